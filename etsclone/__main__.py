@@ -1,0 +1,5 @@
+"""`python -m etsclone`."""
+
+from etsclone.cli import main
+
+main()

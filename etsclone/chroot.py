@@ -1,0 +1,74 @@
+"""Work inside a mounted clone, in a child process that can see nothing else.
+
+A symbolic link in a clone may point anywhere; in a process whose root *is* the clone's root it cannot lead to a file
+of the system that etsclone runs on. The child may neither import modules (they would come from the clone) nor look up
+users and groups (the C library would load plug-ins of the clone): work that is handed to `in_chroot` must not do so.
+"""
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from etsclone.errors import EtscloneError, NotRoot
+
+Result = TypeVar("Result")
+
+
+def require_root() -> None:
+    """Raise `NotRoot` unless the process may do what an administrator may."""
+    if os.geteuid() != 0:
+        raise NotRoot("root rights are needed", hint="run the command again with sudo, or as root")
+
+
+def in_chroot(root: str, work: Callable[[], Result]) -> Result:
+    """Run `work` in a forked child whose root folder is `root`, and return what it returns.
+
+    `work` sees the clone's root as `/`. Open file descriptors are inherited, which is how content gets in and out.
+    Its result and its `EtscloneError`s travel back through a pipe and must be picklable.
+
+    Raises:
+        NotRoot: without root rights.
+        EtscloneError: what `work` raised, or that the child died.
+    """
+    require_root()
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _child(root, work, writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status != 0 or not answer:
+        raise EtscloneError(f"the process inside {root} ended with status {os.waitstatus_to_exitcode(status)}")
+    ok, value = pickle.loads(answer)  # noqa: S301 - written by our own child over a private pipe
+    if ok:
+        return value  # type: ignore[no-any-return]
+    raise value
+
+
+def _child(root: str, work: Callable[[], object], writer: int) -> None:
+    status = 1
+    try:
+        os.chroot(root)
+        os.chdir("/")
+        sys.path.clear()
+        sys.meta_path.clear()
+        try:
+            answer: tuple[bool, object] = (True, work())
+        except EtscloneError as error:
+            answer = (False, error)
+        except OSError as error:
+            answer = (False, error)
+        with os.fdopen(writer, "wb") as pipe:
+            pickle.dump(answer, pipe, protocol=pickle.HIGHEST_PROTOCOL)
+        status = 0
+    except BaseException:  # the child must never return into the parent's code
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)

@@ -1,0 +1,75 @@
+"""Looking at the two disks of a clone: snapshots, maps of what is used, and the plan made of them."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from etsclone.disk.device import opened, read_bytes
+from etsclone.disk.images import attached, is_image, loops_of
+from etsclone.errors import SourceRefused, TargetRefused, UsageError
+from etsclone.model.disk import Disk, DiskIdentity, Partition, Use
+from etsclone.model.extents import Extent
+from etsclone.model.plan import ClonePlan, Guard, Refusal
+from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
+from etsclone.usedmap.partclone import used_map
+
+_SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY})
+
+
+def target_snapshot(path: str, source: Disk) -> Disk:
+    """The disk or image file that is to be written. An image file that does not exist yet gets the source's size.
+
+    Nothing is created or attached for longer than the look takes.
+
+    Raises:
+        UsageError: when it is neither, or cannot be created.
+    """
+    if not os.path.exists(path):
+        return _image_to_be(path, source)
+    with attached(path, writable=False) as target:
+        snapshot = target
+    if not is_image(path):
+        return snapshot
+    return replace(snapshot, uses=tuple(Use(path, "held", loop) for loop in loops_of(path)))
+
+
+def refuse(refusals: tuple[Refusal, ...]) -> None:
+    """Raise what the guards found, all of it at once; do nothing when they found nothing.
+
+    Raises:
+        SourceRefused: when only the source is at fault.
+        TargetRefused: otherwise.
+    """
+    if not refusals:
+        return
+    error = SourceRefused if all(each.guard in _SOURCE_GUARDS for each in refusals) else TargetRefused
+    raise error("; ".join(each.message for each in refusals), hint="; ".join(each.hint for each in refusals))
+
+
+def make_plan(source: Disk, target: Disk) -> ClonePlan:
+    """Read the used-block maps and the first bytes of the source, and plan the clone.
+
+    Raises:
+        FormatError: when the source's partition table is damaged.
+        DeviceError: when the source cannot be read.
+    """
+    parts = content_partitions(source) if source.table else (_whole_disk(source),)
+    # partclone spends much of its time waiting for its own display: the maps are read side by side.
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        maps = tuple(pool.map(used_map, parts))
+    with opened(source.path, writable=False) as descriptor:
+        head = read_bytes(descriptor, Extent(0, min(HEAD_SIZE, source.size)))
+    return plan_clone(source, target, maps, head)
+
+
+def _whole_disk(source: Disk) -> Partition:
+    # A disk without a table is one filesystem: it is mapped as if it were a partition of the disk's own size.
+    return Partition(0, source.device, 0, source.size, "", content=source.content)
+
+
+def _image_to_be(path: str, source: Disk) -> Disk:
+    folder = os.path.dirname(os.path.abspath(path))
+    if path.startswith("/dev/") or not os.path.isdir(folder):
+        raise UsageError(f"{path} does not exist", hint="`etsclone disks` lists the disks")
+    identity = DiskIdentity(path=path, size=source.size)
+    return Disk(identity, sector_size=source.sector_size, transport="image file", exists=False)

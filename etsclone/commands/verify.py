@@ -1,0 +1,57 @@
+"""`etsclone verify`: compares two disks over the blocks that the first one uses."""
+
+from argparse import ArgumentParser, Namespace
+
+from etsclone.chroot import require_root
+from etsclone.commands.output import add_json, print_json
+from etsclone.commands.survey import make_plan
+from etsclone.copying.engine import Tuning
+from etsclone.disk.images import attached
+from etsclone.errors import ComparisonFailed, UsageError
+from etsclone.execute import compare_clone
+from etsclone.model.disk import Disk
+from etsclone.model.extents import Extent
+from etsclone.units import human
+
+HELP = "compare two disks over the blocks that the first one uses"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("source", metavar="SOURCE", help="disk or image file that was cloned")
+    parser.add_argument("target", metavar="TARGET", help="its clone")
+    add_json(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Compare two disks; nothing is written.
+
+    Raises:
+        ComparisonFailed: when they differ, naming where.
+    """
+    require_root()
+    with attached(arguments.source, writable=False) as source, attached(arguments.target, writable=False) as target:
+        if source.identity.same_disk(target.identity):
+            raise UsageError("a disk was to be compared with itself", hint="name two disks")
+        if target.size < source.size:
+            raise ComparisonFailed(f"{target.path} is smaller than {source.path}: it is no clone of it")
+        plan = make_plan(source, target)
+        different = compare_clone(plan, tuning=Tuning(), shown=not arguments.json)
+    if arguments.json:
+        places = [{"start": extent.start, "end": extent.end} for extent in different]
+        print_json({"equal": not places, "compared": plan.copied.size, "different": places})
+    if different.ranges:
+        named = [_place(extent, source) for extent in different]
+        more = f" and {len(named) - 3} more places" if len(named) > 3 else ""
+        raise ComparisonFailed(
+            f"{target.path} differs from {source.path} in {'; '.join(named[:3])}{more}",
+            hint="clone again; a clone that was mounted or booted since differs for good reasons",
+        )
+    if not arguments.json:
+        print(f"equal: {human(plan.copied.size)} of used blocks, and the partition table")
+
+
+def _place(extent: Extent, source: Disk) -> str:
+    inside = [part.number for part in source.partitions if part.start < extent.end and extent.start < part.end]
+    where = f"partition {inside[0]}" if inside else "outside the partitions"
+    return f"bytes {extent.start} to {extent.end} ({where})"

@@ -1,0 +1,221 @@
+"""What disks there are and what they hold. The only importer of pyudev.
+
+pyudev lists the devices and reads the kernel's attributes of them; serial numbers and WWNs come from udev's database,
+or from sysfs where no udev runs (a minimal rescue system). sfdisk reads partition tables and blkid contents, both
+from the device itself, since a database may be older than the disk.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyudev
+
+from etsclone.disk.mounts import Mount, mounts_of_system, swaps_of_system
+from etsclone.errors import FormatError, UsageError
+from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable, Use
+from etsclone.run import run
+from etsclone.units import SECTOR
+
+_IGNORED = re.compile(r"(ram|zram|sr|fd|nbd)\d+")
+
+
+def list_disks() -> tuple[Disk, ...]:
+    """Every disk of this machine that has a medium, in the order of their names."""
+    found = pyudev.Context().list_devices(subsystem="block", DEVTYPE="disk")
+    devices = [device for device in found if not _IGNORED.fullmatch(device.sys_name) and _size(device) > 0]
+    return tuple(_disk(device) for device in sorted(devices, key=lambda device: _natural(device.sys_name)))
+
+
+def probe(path: str) -> Disk:
+    """The disk that `path` (a block device, or a link to one) names now.
+
+    Raises:
+        UsageError: when it is no block device, or a partition.
+    """
+    try:
+        device = pyudev.Devices.from_device_file(pyudev.Context(), os.path.realpath(path))
+    except (pyudev.DeviceNotFoundError, ValueError, OSError) as error:
+        raise UsageError(f"{path} is no block device", hint="`etsclone disks` lists the disks") from error
+    if device.subsystem != "block":
+        raise UsageError(f"{path} is no block device", hint="`etsclone disks` lists the disks")
+    if device.device_type != "disk":
+        parent = device.find_parent("block", "disk")
+        whole = parent.device_node if parent is not None else "the whole disk"
+        raise UsageError(f"{path} is a partition, not a disk", hint=f"name the whole disk: {whole}")
+    return _disk(device)
+
+
+def disk_below(folder: str) -> Disk | None:
+    """The disk whose partition, or which itself, is mounted at `folder`; None where that is no plain disk (LVM, tmpfs)."""
+    mounts = [mount for mount in mounts_of_system() if mount.where == os.path.realpath(folder)]
+    if not mounts:
+        return None
+    try:
+        device = pyudev.Devices.from_device_number(pyudev.Context(), "block", mounts[-1].device)
+    except pyudev.DeviceNotFoundError:
+        return None
+    return _disk(device if device.device_type == "disk" else device.find_parent("block", "disk"))
+
+
+def read_content(path: str, start: int, size: int) -> Content:
+    """What blkid finds in `size` bytes of a device from `start` on, never from its cache; empty when it knows nothing."""
+    # Status 2: nothing found. 8: several signatures, so nobody can say what it is: treated as unknown.
+    found = run(
+        "blkid",
+        ["--probe", "--output", "export", "--offset", str(start), "--size", str(size), path],
+        accept=(0, 2, 8),
+    )
+    if found.status != 0:
+        return Content()
+    fields = dict(line.split("=", 1) for line in found.stdout.splitlines() if "=" in line)
+    return Content(fields.get("TYPE", ""), fields.get("UUID", ""), fields.get("LABEL", ""))
+
+
+def parse_table(text: str, nodes: dict[int, str]) -> PartitionTable:
+    """Read the output of `sfdisk --json`; `nodes` gives the device node of the partition that starts at a byte.
+
+    Raises:
+        FormatError: when it is not such an output.
+    """
+    try:
+        table = json.loads(text)["partitiontable"]
+        sector = int(table.get("sectorsize", SECTOR))
+        partitions = tuple(
+            Partition(
+                number=_partition_number(entry["node"]),
+                device=nodes.get(entry["start"] * sector, ""),
+                start=entry["start"] * sector,
+                size=entry["size"] * sector,
+                type=entry["type"].upper(),
+                uuid=entry.get("uuid", ""),
+                name=entry.get("name", ""),
+            )
+            for entry in table.get("partitions", [])
+        )
+        return PartitionTable(table["label"], table["id"], tuple(sorted(partitions, key=lambda part: part.start)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"cannot read what sfdisk printed: {error}") from error
+
+
+def _disk(device: pyudev.Device) -> Disk:
+    path = device.device_node
+    nodes = {_integer(part, "start") * SECTOR: part.device_node for part in _partitions(device)}
+    table = _read_table(path, nodes)
+    return Disk(
+        identity=_identity(device),
+        device=path,
+        sector_size=_integer(device, "queue/logical_block_size") or SECTOR,
+        model=_text(device, "device/model") or device.properties.get("DM_NAME", ""),
+        transport=_transport(device),
+        stable_path=_stable_path(device),
+        rotational=_text(device, "queue/rotational") == "1",
+        read_only=_text(device, "ro") == "1",
+        table=table,
+        content=Content() if table else read_content(path, 0, _size(device)),
+        uses=tuple(_uses(device)),
+    )
+
+
+def _identity(device: pyudev.Device) -> DiskIdentity:
+    number = device.device_number
+    properties = device.properties
+    return DiskIdentity(
+        path=device.device_node,
+        size=_size(device),
+        device=(os.major(number), os.minor(number)),
+        file=_backing_file(device),
+        serial=properties.get("ID_SERIAL_SHORT", "") or _text(device, "device/serial") or _text(device, "serial"),
+        wwn=properties.get("ID_WWN", "") or _text(device, "wwid") or _text(device, "device/wwid"),
+    )
+
+
+def _backing_file(device: pyudev.Device) -> tuple[int, int] | None:
+    backing = _text(device, "loop/backing_file")
+    try:
+        status = os.stat(backing) if backing else None
+    except OSError:  # deleted, or of another mount namespace
+        return None
+    return (status.st_dev, status.st_ino) if status else None
+
+
+def _read_table(path: str, nodes: dict[int, str]) -> PartitionTable | None:
+    found = run("sfdisk", ["--json", path], accept=(0, 1))
+    if found.status != 0 or not found.stdout.strip():
+        return None
+    table = parse_table(found.stdout, nodes)
+    if table.label not in {"gpt", "dos"}:
+        return None
+    partitions = (replace(part, content=read_content(path, part.start, part.size)) for part in table.partitions)
+    return PartitionTable(table.label, table.uuid, tuple(partitions))
+
+
+def _uses(device: pyudev.Device) -> Iterator[Use]:
+    mounts, swaps = mounts_of_system(), swaps_of_system()
+    for member in (device, *_partitions(device)):
+        yield from _uses_of(member, mounts, swaps)
+
+
+def _uses_of(device: pyudev.Device, mounts: tuple[Mount, ...], swaps: frozenset[int]) -> Iterator[Use]:
+    for mount in mounts:
+        if mount.device == device.device_number:
+            yield Use(device.device_node, "mounted", mount.where, mount.writable)
+    if device.device_number in swaps:
+        yield Use(device.device_node, "swap", "")
+    for holder in sorted(_children(device.sys_path, "holders")):
+        yield Use(device.device_node, "held", f"/dev/{holder}")
+        # A volume on the disk may be what is mounted: LVM, md and LUKS devices stand between.
+        yield from _uses_of(pyudev.Devices.from_name(pyudev.Context(), "block", holder), mounts, swaps)
+
+
+def _partitions(device: pyudev.Device) -> list[pyudev.Device]:
+    return [child for child in device.children if child.device_type == "partition"]
+
+
+def _children(sys_path: str, folder: str) -> list[str]:
+    try:
+        return os.listdir(os.path.join(sys_path, folder))
+    except FileNotFoundError:
+        return []
+
+
+def _transport(device: pyudev.Device) -> str:
+    bus: str = device.properties.get("ID_BUS", "")
+    if bus:
+        return bus
+    path = device.sys_path
+    known = (("/usb", "usb"), ("/nvme", "nvme"), ("/ata", "ata"), ("/virtio", "virtio"), ("/virtual/", "virtual"))
+    return next((name for part, name in known if part in path), "")
+
+
+def _stable_path(device: pyudev.Device) -> str:
+    links = sorted(link for link in device.device_links if "/disk/by-id/" in link or "/disk/by-path/" in link)
+    return links[0] if links else ""
+
+
+def _partition_number(node: str) -> int:
+    match = re.search(r"(\d+)$", node)
+    if match is None:
+        raise ValueError(f"partition without a number: {node}")
+    return int(match.group(1))
+
+
+def _size(device: pyudev.Device) -> int:
+    return _integer(device, "size") * SECTOR
+
+
+def _integer(device: pyudev.Device, attribute: str) -> int:
+    text = _text(device, attribute)
+    return int(text) if text.isdecimal() else 0
+
+
+def _text(device: pyudev.Device, attribute: str) -> str:
+    value: bytes | None = device.attributes.get(attribute)
+    return value.decode("utf-8", "replace").strip() if value is not None else ""
+
+
+def _natural(name: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(.*?)(\d*)", name)
+    return (match.group(1), int(match.group(2) or 0)) if match else (name, 0)

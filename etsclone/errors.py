@@ -1,0 +1,160 @@
+"""Every way in which etsclone fails, with the exit code that a script will see.
+
+The code stands on the class; a message says what is wrong, a hint says how to mend it. Messages are lower case and
+have no full stop. Only `etsclone.cli` turns an error into an exit.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    VERIFICATION = 4
+    DEVICE = 5
+    INTERRUPTED = 130
+
+
+class EtscloneError(Exception):
+    """Root of all expected failures. `message` says what is wrong, `hint` how to mend it (may be empty)."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(EtscloneError):
+    """The command line asks for something that makes no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+# --- other programs and files --------------------------------------------------------------------------------------
+
+
+class CommandFailed(EtscloneError):
+    """Another program ran and reported a failure."""
+
+
+class FormatError(EtscloneError):
+    """A file that is not under a signature (profile, brd.toml, a program's output) does not have its format."""
+
+
+class StoreFull(EtscloneError):
+    """No space is left where BRD is written; what was there before is untouched."""
+
+
+class TargetFull(EtscloneError):
+    """No space is left on the disk that is rebuilt; the file at hand was not touched."""
+
+
+# --- refused by a guard: nothing was changed ------------------------------------------------------------------------
+
+
+class Refused(EtscloneError):
+    """A guard said no before anything was changed."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class MissingProgram(Refused):
+    """A program that this command needs is not installed."""
+
+
+class NotRoot(Refused):
+    """The command needs root rights."""
+
+
+class NotConfirmed(Refused):
+    """The person did not type the target's name."""
+
+
+class TargetRefused(Refused):
+    """The target may not be written: mounted, held, read-only, too small, the source itself, the running system."""
+
+
+class TargetChanged(Refused):
+    """Between the shown plan and its execution the device behind the name became another one."""
+
+
+class SourceRefused(Refused):
+    """The source cannot be copied faithfully as it is."""
+
+
+class RootNotMounted(Refused):
+    """The folder given as the system's root is no mounted filesystem, or holds no system."""
+
+
+class StoreRefused(Refused):
+    """The store does not fit: no store, another pair, an unknown role, not empty, locked by another process."""
+
+
+class TrustRefused(Refused):
+    """There is no statement of trust to check a signature against, or a key that may not sign for this role."""
+
+
+class KeyRefused(Refused):
+    """A key file cannot be used: not Ed25519, readable by others, wrong passphrase; or it would be overwritten."""
+
+
+class ScopeConflict(Refused):
+    """Applying the overlay would have to change something outside its scope."""
+
+
+class UnsafePath(Refused):
+    """A path on the disk leads through a symbolic link or another file that is no folder."""
+
+
+# --- verification ---------------------------------------------------------------------------------------------------
+
+
+class VerificationFailed(EtscloneError):
+    """Something that was checked did not hold."""
+
+    exit_code = ExitCode.VERIFICATION
+
+
+class OverlayMalformed(VerificationFailed):
+    """The overlay file does not have its exact format: truncated, members added or reordered, header too large."""
+
+
+class OverlayMismatch(VerificationFailed):
+    """A genuine overlay, but of another role, pair or generation than was asked for."""
+
+
+class SignatureInvalid(VerificationFailed):
+    """The signature does not hold, or was not made by a key that is trusted for the role."""
+
+
+class DigestMismatch(VerificationFailed):
+    """Bytes differ from the digest that vouches for them."""
+
+
+class HostilePayload(VerificationFailed):
+    """A verified archive still holds what no capture writes: `..`, absolute paths, paths outside the signed scope."""
+
+
+class ComparisonFailed(VerificationFailed):
+    """Two disks, or a scope and its overlay, differ."""
+
+
+# --- devices --------------------------------------------------------------------------------------------------------
+
+
+class DeviceError(EtscloneError):
+    """A device reported an input or output error, vanished or changed; the target is unfinished."""
+
+    exit_code = ExitCode.DEVICE
+
+
+class Interrupted(EtscloneError):
+    """^C or a termination signal."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -1,0 +1,108 @@
+"""Overlays and their headers, as data. The file format is `docs/brd-format.md`."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from etsclone.model.scope import Scope
+
+FORMAT_VERSION = 1
+NAMESPACE = "brd@etsclone"
+"""The SSHSIG namespace: a signature made for anything else never verifies as an overlay's."""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""What a pair, a role or a profile may be called: these names become file names."""
+
+_HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it may name a pair, role or profile.
+
+    Raises:
+        ValueError: when it may not.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"not a name of lower-case letters, digits, '.', '_' and '-': {name!r}")
+    return name
+
+
+def _check_digest(digest: str) -> None:
+    if not _HEX_DIGEST.fullmatch(digest):
+        raise ValueError(f"not a sha256 digest: {digest!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the overlay file that the header vouches for: its name, size in bytes, and sha256 (hex)."""
+
+    name: str
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError(f"negative size of {self.name}")
+        _check_digest(self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Filesystem:
+    """A filesystem by its type and UUID, as blkid names them."""
+
+    type: str
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloneIdentity:
+    """What every clone of a pair has in common: the partition table's id and the UUIDs of its filesystems.
+
+    Both are empty when a mounted tree was captured whose disk is not known.
+    """
+
+    table_uuid: str = ""
+    filesystems: tuple[Filesystem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """`header.json`: everything that a signature over an overlay vouches for.
+
+    `created` is UTC with whole seconds; `previous` is the sha256 of the previous generation's header bytes, None for
+    the first; `members` are the payload and the inventory, in the order of the file.
+
+    Raises:
+        ValueError: when a field does not have its form.
+    """
+
+    pair: str
+    role: str
+    host: str
+    profile: str
+    profile_sha256: str
+    scope: Scope
+    generation: int
+    created: datetime
+    previous: str | None
+    clone: CloneIdentity
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        for name in (self.pair, self.role, self.profile):
+            check_name(name)
+        _check_digest(self.profile_sha256)
+        if self.previous is not None:
+            _check_digest(self.previous)
+        if self.generation < 1 or (self.generation == 1) != (self.previous is None):
+            raise ValueError(f"generation {self.generation} does not fit its predecessor")
+        if self.created.utcoffset() != timedelta(0) or self.created.microsecond:
+            raise ValueError("creation time is not in whole seconds of UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Whose key made a signature: the principal of allowed_signers, and the key's SHA256 fingerprint."""
+
+    principal: str
+    fingerprint: str

@@ -1,0 +1,124 @@
+"""Disks as they were seen at one moment.
+
+A path such as `/dev/sdb` is a name for today; a `DiskIdentity` is what makes a disk *that* disk, and is checked again
+before anything is written.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DiskIdentity:
+    """What must still be true of a disk when a plan is executed.
+
+    `device` is (major, minor) of a block device, None for an image file; `file` is (st_dev, st_ino) of an image file
+    or of the file behind a loop device. `size` is in bytes. Serial and WWN are empty where the disk has none.
+    """
+
+    path: str
+    size: int
+    device: tuple[int, int] | None = None
+    file: tuple[int, int] | None = None
+    serial: str = ""
+    wwn: str = ""
+
+    def same_disk(self, other: "DiskIdentity") -> bool:
+        """Whether both name one piece of storage, perhaps by two paths to it."""
+        return any(
+            mine is not None and mine != "" and mine == theirs
+            for mine, theirs in ((self.device, other.device), (self.file, other.file), (self.wwn, other.wwn))
+        ) or bool(self.serial and (self.serial, self.size) == (other.serial, other.size))
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One way in which a disk or partition is in use now: mounted, held by another device, or active as swap."""
+
+    device: str
+    how: str
+    where: str
+    writable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What blkid finds in a disk or partition: type (`ext4`, `swap`, `LVM2_member`, empty when unknown), UUID, label."""
+
+    type: str = ""
+    uuid: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition: its bytes on the disk, `[start, start + size)`, and what it contains.
+
+    `type` is the GPT type GUID in upper case or the MBR type in hex, as sfdisk prints it. `device` is its node.
+    """
+
+    number: int
+    device: str
+    start: int
+    size: int
+    type: str
+    uuid: str = ""
+    name: str = ""
+    content: Content = Content()
+
+    @property
+    def end(self) -> int:
+        """The first byte after it."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTable:
+    """A partition table as sfdisk reads it. `label` is `gpt` or `dos`; `uuid` is the disk's GUID or MBR signature."""
+
+    label: str
+    uuid: str
+    partitions: tuple[Partition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A snapshot of a disk or disk image. Sizes in bytes; `exists` is False for an image file yet to be made.
+
+    `device` is the block device that stands for it now: its own node, or the loop device of an attached image.
+    """
+
+    identity: DiskIdentity
+    device: str = ""
+    sector_size: int = 512
+    model: str = ""
+    transport: str = ""
+    stable_path: str = ""
+    rotational: bool = False
+    read_only: bool = False
+    table: PartitionTable | None = None
+    content: Content = Content()
+    uses: tuple[Use, ...] = ()
+    exists: bool = True
+
+    @property
+    def path(self) -> str:
+        """Its name for today."""
+        return self.identity.path
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return self.identity.size
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """Its partitions; none when it has no table."""
+        return self.table.partitions if self.table else ()
+
+    @property
+    def summary(self) -> str:
+        """What it holds, in a few words: `gpt: 1 (unknown), 2 ext4, 3 swap`."""
+        if self.table is None:
+            return self.content.type or ("no partition table" if self.exists else "to be created")
+        parts = (f"{part.number} {part.content.type or '(unknown)'}" for part in self.partitions)
+        return f"{self.table.label}: {', '.join(parts) or 'no partitions'}"

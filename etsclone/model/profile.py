@@ -1,0 +1,25 @@
+"""A profile: what is known about one kind of server."""
+
+from dataclasses import dataclass
+
+from etsclone.model.scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A command that must succeed in a healthy system of this kind."""
+
+    name: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile with all that it extends already merged. `sha256` (hex) is over the files it was made of."""
+
+    name: str
+    description: str
+    sha256: str
+    roles: tuple[str, ...]
+    scope: Scope
+    checks: tuple[Check, ...] = ()

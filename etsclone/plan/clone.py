@@ -1,0 +1,87 @@
+"""From snapshots of two disks and maps of what is used to a clone plan. Pure: no disk is touched here."""
+
+from collections.abc import Sequence
+
+from etsclone.model.disk import Disk, Partition
+from etsclone.model.extents import Extent, Extents
+from etsclone.model.plan import CloneStep, ClonePlan, Copy, CreateImage, Erase, Seal, UsedMap, Write
+from etsclone.plan.gpt import relocate
+from etsclone.units import KIB, MIB, align_down
+
+HEAD_SIZE = MIB
+"""How much of a disk's beginning is written last: boot code, the partition table, the start of the boot loader."""
+
+_TAIL_SIZE = 1 * MIB
+"""How much of a target's end is erased first: an old backup table there could bring an old system back to life."""
+
+_BLOCK = 4 * KIB
+_EXTENDED = frozenset({"5", "F", "85"})
+
+
+def content_partitions(disk: Disk) -> tuple[Partition, ...]:
+    """The partitions that hold content of their own; an extended one is only a frame whose inside counts as gap."""
+    return tuple(part for part in disk.partitions if disk.table is None or not is_extended(disk.table.label, part))
+
+
+def is_extended(label: str, partition: Partition) -> bool:
+    """Whether a partition is the frame of an MBR's logical partitions."""
+    return label == "dos" and partition.type in _EXTENDED
+
+
+def plan_clone(source: Disk, target: Disk, maps: Sequence[UsedMap], head: bytes) -> ClonePlan:
+    """Decide what is copied and in which order.
+
+    Args:
+        source: the source's snapshot.
+        target: the target's snapshot; at least as large.
+        maps: what matters of each content partition, or of the whole disk when it has no table.
+        head: the first `HEAD_SIZE` bytes of the source.
+
+    Returns:
+        The plan. All bytes outside partitions are copied as they are. The head and the backup table come last.
+
+    Raises:
+        FormatError: when the source has a GPT that is not intact.
+    """
+    head = head[: _head_size(source)]
+    label = source.table.label if source.table else ""
+    tail: tuple[Write, ...] = ()
+    if label == "gpt":
+        head, backup = relocate(head, source.sector_size, target.size)
+        tail = (backup,)
+    partitions = content_partitions(source)
+    inside = Extents.of(Extent(part.start, part.end) for part in partitions)
+    outside = inside.complement(_end_of_data(source, tail)) if source.table else Extents()
+    used = Extents.of(extent for used_map in maps for extent in used_map.extents)
+    copied = (used | outside).aligned(_BLOCK, source.size) - Extents.between(0, len(head))
+    create = () if target.exists else (CreateImage(target.path, target.size),)
+    steps: tuple[CloneStep, ...] = (
+        *create,
+        Erase(_edges(target)),
+        Copy(copied),
+        Seal((*tail, *_head_writes(head))),
+    )
+    return ClonePlan(source, target, tuple(maps), steps)
+
+
+def _head_size(source: Disk) -> int:
+    first = min((part.start for part in source.partitions), default=source.size)
+    return max(align_down(min(HEAD_SIZE, first), _BLOCK), min(_BLOCK, source.size))
+
+
+def _end_of_data(source: Disk, tail: tuple[Write, ...]) -> int:
+    # The source's own backup table is not data: the target gets a fresh one at its own end.
+    return source.size - sum(len(write.data) for write in tail)
+
+
+def _edges(target: Disk) -> Extents:
+    head = Extents.between(0, min(HEAD_SIZE, target.size))
+    return head | Extents.between(max(0, align_down(target.size - _TAIL_SIZE, _BLOCK)), target.size)
+
+
+def _head_writes(head: bytes) -> tuple[Write, ...]:
+    rest = Write(_BLOCK, head[_BLOCK:], "boot loader area")
+    first = Write(0, head[:_BLOCK], "boot code and partition table")
+    return (rest, first) if rest.data else (first,)
+
+

@@ -1,0 +1,85 @@
+"""The guards: every reason not to write to a disk, decided from snapshots alone."""
+
+from collections.abc import Iterator
+
+from etsclone.model.disk import Disk, Use
+from etsclone.model.plan import Guard, Refusal
+from etsclone.units import human
+
+_SYSTEM_MOUNTS = frozenset({"/", "/boot", "/boot/efi", "/usr", "/var", "/etc", "/home", "/run/live/medium"})
+
+
+def target_refusals(target: Disk) -> tuple[Refusal, ...]:
+    """Why `target` may not be written at all, whatever the source; empty when it may."""
+    return tuple(_target_refusals(target))
+
+
+def clone_refusals(source: Disk, target: Disk) -> tuple[Refusal, ...]:
+    """Why `source` may not be cloned to `target`; empty when it may."""
+    return (*_source_refusals(source), *_target_refusals(target), *_pair_refusals(source, target))
+
+
+def _target_refusals(target: Disk) -> Iterator[Refusal]:
+    system = [use for use in target.uses if use.how == "swap" or use.where in _SYSTEM_MOUNTS]
+    if system:
+        yield Refusal(
+            Guard.RUNNING_SYSTEM,
+            f"{target.path} holds the running system ({_list(system)})",
+            "start a rescue system from another medium, or name another disk",
+        )
+    mounted = [use for use in target.uses if use.how == "mounted" and use not in system]
+    if mounted:
+        yield Refusal(Guard.MOUNTED, f"{target.path} is mounted ({_list(mounted)})", f"umount {mounted[0].where}")
+    held = [use for use in target.uses if use.how == "held"]
+    if held:
+        yield Refusal(
+            Guard.HELD,
+            f"{target.path} is held by another device ({_list(held)})",
+            "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close",
+        )
+    if target.read_only:
+        yield Refusal(
+            Guard.READ_ONLY, f"{target.path} is read-only", "look for a write-protect switch, or the file's mode"
+        )
+
+
+def _source_refusals(source: Disk) -> Iterator[Refusal]:
+    writable = [use for use in source.uses if use.how == "swap" or (use.how == "mounted" and use.writable)]
+    if writable:
+        yield Refusal(
+            Guard.SOURCE_MOUNTED,
+            f"{source.path} is in use and could change while it is copied ({_list(writable)})",
+            "start a rescue system, or unmount it",
+        )
+    if source.table is None and not source.content.type:
+        yield Refusal(
+            Guard.SOURCE_EMPTY,
+            f"{source.path} has neither a partition table nor a filesystem",
+            "is this the right disk? `etsclone disks` shows what each holds",
+        )
+
+
+def _pair_refusals(source: Disk, target: Disk) -> Iterator[Refusal]:
+    if source.identity.same_disk(target.identity):
+        yield Refusal(
+            Guard.SAME_DISK,
+            f"{source.path} and {target.path} are the same disk",
+            "name another disk as the target",
+        )
+    if target.size < source.size:
+        yield Refusal(
+            Guard.TOO_SMALL,
+            f"{target.path} is too small: it has {human(target.size)}, {human(source.size)} are needed"
+            f" ({source.size - target.size} bytes are missing)",
+            "use a disk of at least the source's size",
+        )
+    if target.exists and source.sector_size != target.sector_size:
+        yield Refusal(
+            Guard.SECTOR_SIZE,
+            f"{target.path} has sectors of {target.sector_size} bytes, {source.path} of {source.sector_size}",
+            "use a disk with the same logical sector size: positions in the partition table count sectors",
+        )
+
+
+def _list(uses: list[Use]) -> str:
+    return ", ".join(f"{use.device} {use.how} {use.where}".rstrip() for use in uses)

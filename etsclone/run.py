@@ -1,0 +1,114 @@
+"""The one door to other programs: argv lists, a fixed locale, no standard input, every command logged.
+
+The only importer of `sh`.
+"""
+
+import logging
+import os
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sh
+
+from etsclone.errors import CommandFailed, MissingProgram
+
+logger = logging.getLogger(__name__)
+
+ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Searched after $PATH: a plain user's $PATH lacks the folders of the disk tools."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that etsclone calls: its command name, the Debian package that brings it, what it is for."""
+
+    name: str
+    package: str
+    purpose: str
+
+
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program("sfdisk", "fdisk", "reads partition tables"),
+        Program("losetup", "mount", "attaches image files as disks"),
+        Program("partx", "util-linux", "tells the kernel of the partitions of a disk"),
+        Program("blkid", "util-linux", "tells what a partition contains"),
+        Program("mount", "mount", "mounts the filesystems of a clone"),
+        Program("umount", "mount", "unmounts them"),
+        Program("partclone.ext4", "partclone", "finds the used blocks of ext2, ext3 and ext4"),
+        Program("partclone.xfs", "partclone", "finds the used blocks of xfs"),
+        Program("partclone.btrfs", "partclone", "finds the used blocks of btrfs"),
+        Program("partclone.vfat", "partclone", "finds the used blocks of FAT"),
+        Program("partclone.exfat", "partclone", "finds the used blocks of exFAT"),
+        Program("partclone.ntfs", "partclone", "finds the used blocks of NTFS"),
+        Program("partclone.f2fs", "partclone", "finds the used blocks of F2FS"),
+    )
+}
+"""Every program that etsclone may call. `run` refuses any other, so that `etsclone doctor` knows them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a program ended: its exit status, and what it wrote (undecodable bytes become surrogates)."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def find_program(name: str) -> str | None:
+    """The full path of a program of `PROGRAMS`, or None when it is not installed."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{ADMIN_PATH}")
+
+
+def run(name: str, arguments: Sequence[str | os.PathLike[str]], *, accept: Sequence[int] = (0,)) -> Completed:
+    """Run a program of `PROGRAMS` to its end and return what it wrote.
+
+    Args:
+        name: the command name, a key of `PROGRAMS`.
+        arguments: the rest of argv; never seen by a shell.
+        accept: exit statuses that are no failure.
+
+    Raises:
+        MissingProgram: when it is not installed; the hint names its package.
+        CommandFailed: for any other exit status, with the last lines that it wrote to stderr.
+    """
+    program = PROGRAMS[name]
+    path = find_program(name)
+    if path is None:
+        raise MissingProgram(f"{name} is not installed: it {program.purpose}", hint=f"apt install {program.package}")
+    argv = [os.fspath(argument) for argument in arguments]
+    logger.info("run: %s", shlex.join([name, *argv]))
+    command = sh.Command(path)(
+        *argv,
+        _env={**os.environ, "LC_ALL": "C.UTF-8"},
+        _in=os.devnull,
+        _ok_code=range(256),
+        _tty_out=False,
+        _bg=True,
+        # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never half done
+        # when our own cleaning up begins.
+        _new_session=True,
+    )
+    try:
+        command.wait()
+    except sh.SignalException as error:
+        raise CommandFailed(f"{name} was ended by a signal: {shlex.join([name, *argv])}") from error
+    except BaseException:
+        command.terminate()
+        command.process.wait()
+        raise
+    completed = Completed(
+        command.exit_code,
+        command.stdout.decode("utf-8", "surrogateescape"),
+        command.stderr.decode("utf-8", "surrogateescape"),
+    )
+    if completed.status not in accept:
+        said = "; ".join(completed.stderr.strip().splitlines()[-3:]) or "it said nothing"
+        raise CommandFailed(
+            f"{name} failed with status {completed.status}: {said}", hint=f"the command was: {shlex.join([name, *argv])}"
+        )
+    return completed
