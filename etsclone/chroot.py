@@ -7,9 +7,11 @@ users and groups (the C library would load plug-ins of the clone): work that is 
 
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from types import FrameType
+from typing import NoReturn, TypeVar
 
 from etsclone.errors import EtscloneError, NotRoot
 
@@ -41,11 +43,19 @@ def in_chroot(root: str, work: Callable[[], Result]) -> Result:
         os.close(reader)
         _child(root, work, writer)
     os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read()
+    try:
+        with os.fdopen(reader, "rb") as pipe:
+            answer = pipe.read()
+    except BaseException:
+        # ^C: the child must be at rest before anybody unmounts its root.
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+        raise
     _, status = os.waitpid(child, 0)
     if status != 0 or not answer:
-        raise EtscloneError(f"the process inside {root} ended with status {os.waitstatus_to_exitcode(status)}")
+        raise EtscloneError(
+            f"the process inside {root} ended with status {os.waitstatus_to_exitcode(status)}"
+        )
     ok, value = pickle.loads(answer)  # noqa: S301 - written by our own child over a private pipe
     if ok:
         return value  # type: ignore[no-any-return]
@@ -54,6 +64,9 @@ def in_chroot(root: str, work: Callable[[], Result]) -> Result:
 
 def _child(root: str, work: Callable[[], object], writer: int) -> None:
     status = 1
+    # The terminal's ^C reaches both processes; the parent decides, and tells us by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         os.chroot(root)
         os.chdir("/")
@@ -68,7 +81,13 @@ def _child(root: str, work: Callable[[], object], writer: int) -> None:
         with os.fdopen(writer, "wb") as pipe:
             pickle.dump(answer, pipe, protocol=pickle.HIGHEST_PROTOCOL)
         status = 0
-    except BaseException:  # the child must never return into the parent's code
+    except KeyboardInterrupt:
+        status = 130
+    except BaseException:  # noqa: BLE001 - the child must never return into the parent's code
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -21,15 +21,20 @@ _COMMANDS = {
     "doctor": doctor,
 }
 
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run etsclone with `argv` (default: the process's own) and exit."""
     arguments = build_parser().parse_args(argv)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)]
     logging.basicConfig(level=level, format="etsclone: %(message)s", stream=sys.stderr)
+    if level > logging.DEBUG:
+        logging.getLogger("sh").setLevel(logging.WARNING)  # run.py has logged the command already
     # A closed session or a shutdown must undo mounts and loop devices just as ^C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for number in _INTERRUPTIONS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) has SIGHUP ignored
+            signal.signal(number, _interrupt)
     sys.exit(_run(arguments))
 
 
@@ -42,10 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
         "5 device error, 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"etsclone {__version__}")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="show the commands that are run")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="show the commands that are run"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, module in _COMMANDS.items():
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + ".")
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + "."
+        )
         module.configure(command)
         if hasattr(module, "run"):
             command.set_defaults(run=module.run)
@@ -71,4 +80,7 @@ def _complain(message: str, hint: str) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # One is enough: an impatient second one would cut short what undoes mounts and loop devices.
+    for number in _INTERRUPTIONS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -6,13 +6,19 @@ import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from etsclone.chroot import in_chroot
 from etsclone.copying.blocks import DIGEST_NAME
 from etsclone.copying.engine import Tuning, compare, copy, read_back
 from etsclone.disk.device import check_identity, flush, opened, read_bytes, write_bytes
 from etsclone.disk.images import is_image
-from etsclone.errors import ComparisonFailed, DeviceError, Interrupted, TargetRefused
+from etsclone.errors import ComparisonFailed, DeviceError, Interrupted, TargetChanged, TargetRefused
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import ClonePlan, CloneStep, Copy, CreateImage, Erase, Seal, Write
+from etsclone.model.scope import Scope
+from etsclone.overlay.apply import apply_plan, verify_scope
+from etsclone.overlay.payload import Payload
+from etsclone.overlay.scan import scan
+from etsclone.plan.tree import TreePlan, plan_tree
 from etsclone.progress import progress
 from etsclone.run import run
 from etsclone.units import MIB
@@ -40,18 +46,11 @@ class _Clone:
     tuning: Tuning
     shown: bool
     stack: contextlib.ExitStack
+    source: int
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     copied_at: datetime | None = None
     tree_hash: str = ""
-    _source: int | None = None
     _target: int | None = None
-
-    @property
-    def source(self) -> int:
-        if self._source is None:
-            check_identity(self.plan.source.identity)
-            self._source = self.stack.enter_context(opened(self.plan.source.path, writable=False))
-        return self._source
 
     @property
     def target(self) -> int:
@@ -76,7 +75,9 @@ def execute_clone(plan: ClonePlan, *, tuning: Tuning, shown: bool) -> CloneOutco
         DeviceError, ComparisonFailed, Interrupted: the target is unfinished: it has no partition table.
     """
     with contextlib.ExitStack() as stack:
-        clone = _Clone(plan, tuning, shown, stack)
+        check_identity(plan.source.identity)
+        source = stack.enter_context(opened(plan.source.path, writable=False))
+        clone = _Clone(plan, tuning, shown, stack, source)
         try:
             for step in plan.steps:
                 _clone_step(step, clone)
@@ -89,7 +90,12 @@ def execute_clone(plan: ClonePlan, *, tuning: Tuning, shown: bool) -> CloneOutco
         run("partx", ["--update", plan.target.path], accept=(0, 1))
     finished = datetime.now(UTC)
     return CloneOutcome(
-        clone.started, clone.copied_at or finished, finished, plan.copied.size, DIGEST_NAME, clone.tree_hash
+        clone.started,
+        clone.copied_at or finished,
+        finished,
+        plan.copied.size,
+        DIGEST_NAME,
+        clone.tree_hash,
     )
 
 
@@ -106,8 +112,60 @@ def compare_clone(plan: ClonePlan, *, tuning: Tuning, shown: bool) -> Extents:
     ):
         different = compare(source, target, plan.copied, tuning=tuning, advance=advance)
         seals = [write for step in plan.steps if isinstance(step, Seal) for write in step.writes]
-        unsealed = [_extent(write) for write in seals if read_bytes(target, _extent(write)) != write.data]
+        unsealed = [
+            _extent(write) for write in seals if read_bytes(target, _extent(write)) != write.data
+        ]
         return different | Extents.of(unsealed)
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildPlan:
+    """What changes in the tree of a clone, and where the content comes from."""
+
+    tree: TreePlan
+    scope: Scope
+    payload: Payload
+
+
+def plan_rebuild(root: str, scope: Scope, payload: Payload, skip: frozenset[bytes]) -> RebuildPlan:
+    """Scan the system mounted at `root` from inside, and plan how its scope becomes the payload's.
+
+    Raises:
+        ScopeConflict, UnsafePath: when that cannot be done within the scope.
+    """
+    return RebuildPlan(in_chroot(root, lambda: _tree_plan(scope, payload, skip)), scope, payload)
+
+
+def execute_rebuild(root: str, plan: RebuildPlan, skip: frozenset[bytes]) -> None:
+    """Execute a plan in the system mounted at `root`, from inside, if it still fits what is there.
+
+    Raises:
+        TargetChanged: when the scope is not as it was when the plan was made; nothing was written.
+        TargetFull, UnsafePath, DeviceError: the scope may be half way; planning and executing again completes it.
+    """
+
+    def work() -> None:
+        if _tree_plan(plan.scope, plan.payload, skip) != plan.tree:
+            raise TargetChanged(
+                "the clone changed since the plan was shown", hint="run the same command again"
+            )
+        apply_plan("/", plan.tree, plan.payload)
+
+    in_chroot(root, work)
+
+
+def verify_rebuild(root: str, plan: RebuildPlan) -> None:
+    """Read the scope of the system mounted at `root` from inside.
+
+    Raises:
+        ComparisonFailed: when it is not exactly what the payload holds.
+    """
+    in_chroot(root, lambda: verify_scope("/", plan.payload.tree, plan.scope))
+
+
+def _tree_plan(scope: Scope, payload: Payload, skip: frozenset[bytes]) -> TreePlan:
+    seen = scan("/", scope, skip=skip)
+    return plan_tree(seen.scope, payload.tree, scope, seen.outside)
 
 
 def _clone_step(step: CloneStep, clone: _Clone) -> None:
@@ -127,11 +185,21 @@ def _create_image(step: CreateImage) -> None:
     try:
         descriptor = os.open(step.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
-        raise TargetRefused(f"{step.path} appeared since the plan was made", hint="start again") from error
+        raise TargetRefused(
+            f"{step.path} appeared since the plan was made", hint="start again"
+        ) from error
     except OSError as error:
         raise DeviceError(f"{step.path} cannot be created: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb"):
+    try:
         os.truncate(descriptor, step.size)
+    except OSError as error:
+        os.unlink(step.path)
+        raise DeviceError(
+            f"{step.path} cannot be given {step.size} bytes: {error.strerror}",
+            hint="does its filesystem take files of that size?",
+        ) from error
+    finally:
+        os.close(descriptor)
 
 
 def _erase(step: Erase, clone: _Clone) -> None:
@@ -166,7 +234,8 @@ def _seal(step: Seal, clone: _Clone) -> None:
         flush(clone.target)
         if read_bytes(clone.target, _extent(write)) != write.data:
             raise ComparisonFailed(
-                f"the {write.what} of the target differs from what was written", hint="use another disk"
+                f"the {write.what} of the target differs from what was written",
+                hint="use another disk",
             )
 
 

@@ -71,13 +71,17 @@ def _read(name: str) -> _Source:
     try:
         check_name(name)
     except ValueError as error:
-        raise UsageError(str(error), hint="give the name of a profile, such as ltsp-isc-dhcp") from error
+        raise UsageError(
+            str(error), hint="give the name of a profile, such as ltsp-isc-dhcp"
+        ) from error
     for folder in profile_folders():
         path = folder / f"{name}.toml"
         if path.is_file():
             return _parse(path)
     known = sorted({path.stem for folder in profile_folders() for path in folder.glob("*.toml")})
-    raise UsageError(f"there is no profile {name}", hint=f"known profiles: {', '.join(known) or 'none'}")
+    raise UsageError(
+        f"there is no profile {name}", hint=f"known profiles: {', '.join(known) or 'none'}"
+    )
 
 
 def _parse(path: Path) -> _Source:
@@ -87,7 +91,9 @@ def _parse(path: Path) -> _Source:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"{path} is no TOML: {error}") from error
     if data.get("format") != _FORMAT:
-        raise FormatError(f"{path} does not say `format = {_FORMAT}`", hint="it may need a newer etsclone")
+        raise FormatError(
+            f"{path} does not say `format = {_FORMAT}`", hint="it may need a newer etsclone"
+        )
     for key, value in data.items():
         if key not in _KEYS or not isinstance(value, _KEYS[key]):
             raise FormatError(f"{path}: {key} is unknown, or no {_KEYS.get(key, object).__name__}")
@@ -98,17 +104,24 @@ def _parse(path: Path) -> _Source:
 
 def _merge(chain: tuple[_Source, ...]) -> Profile:
     last = chain[-1]
-    roles = next((source.data["roles"] for source in reversed(chain) if "roles" in source.data), [])
+    roles: list[str] = next(
+        (source.data["roles"] for source in reversed(chain) if "roles" in source.data), []
+    )
     if len(roles) < 2:
         raise ValueError("a profile names two roles or more")
-    lists = {key: tuple(_unique(pattern for source in chain for pattern in _scope(source)[key])) for key in _SCOPE_KEYS}
+    lists = {
+        key: tuple(_unique(pattern for source in chain for pattern in _scope(source)[key]))
+        for key in _SCOPE_KEYS
+    }
     return Profile(
         name=last.name,
         description=last.data.get("description", ""),
         sha256=hashlib.sha256(b"\0".join(source.raw for source in chain)).hexdigest(),
         roles=tuple(check_name(role) for role in _strings(last, roles, "roles")),
         scope=Scope(lists["role"], lists["disk"], lists["volatile"]),
-        checks=tuple(_check(source, entry) for source in chain for entry in source.data.get("checks", [])),
+        checks=tuple(
+            _check(source, entry) for source in chain for entry in source.data.get("checks", [])
+        ),
     )
 
 
@@ -116,12 +129,18 @@ def _scope(source: _Source) -> dict[str, list[str]]:
     scope = source.data.get("scope", {})
     unknown = set(scope) - set(_SCOPE_KEYS)
     if unknown:
-        raise FormatError(f"profile {source.name}: unknown list in scope: {', '.join(sorted(unknown))}")
+        raise FormatError(
+            f"profile {source.name}: unknown list in scope: {', '.join(sorted(unknown))}"
+        )
     return {key: _strings(source, scope.get(key, []), f"scope.{key}") for key in _SCOPE_KEYS}
 
 
 def _check(source: _Source, entry: object) -> Check:
-    if not isinstance(entry, dict) or set(entry) != {"name", "argv"} or not isinstance(entry["name"], str):
+    if (
+        not isinstance(entry, dict)
+        or set(entry) != {"name", "argv"}
+        or not isinstance(entry["name"], str)
+    ):
         raise FormatError(f"profile {source.name}: a check has exactly a name and an argv")
     return Check(entry["name"], tuple(_strings(source, entry["argv"], "argv")))
 

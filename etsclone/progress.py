@@ -23,7 +23,7 @@ def progress(phase: str, total: int, *, shown: bool = True) -> Iterator[Callable
         A function to call, from any thread, with the number of bytes that were just done.
     """
     terminal = sys.stderr.isatty()
-    bar: tqdm[None] = tqdm(
+    bar = tqdm(
         total=total,
         desc=f"{phase:>9}",
         unit="B",

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Searched after $PATH: a plain user's $PATH lacks the folders of the disk tools."""
 
+_ANY_STATUS = tuple(range(256))
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -61,10 +63,14 @@ class Completed:
 
 def find_program(name: str) -> str | None:
     """The full path of a program of `PROGRAMS`, or None when it is not installed."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{ADMIN_PATH}")
+    folders = [*os.environ.get("PATH", "").split(":"), ADMIN_PATH]
+    # An empty folder in $PATH would mean the current one.
+    return shutil.which(name, path=":".join(folder for folder in folders if folder))
 
 
-def run(name: str, arguments: Sequence[str | os.PathLike[str]], *, accept: Sequence[int] = (0,)) -> Completed:
+def run(
+    name: str, arguments: Sequence[str | os.PathLike[str]], *, accept: Sequence[int] = (0,)
+) -> Completed:
     """Run a program of `PROGRAMS` to its end and return what it wrote.
 
     Args:
@@ -79,20 +85,23 @@ def run(name: str, arguments: Sequence[str | os.PathLike[str]], *, accept: Seque
     program = PROGRAMS[name]
     path = find_program(name)
     if path is None:
-        raise MissingProgram(f"{name} is not installed: it {program.purpose}", hint=f"apt install {program.package}")
+        raise MissingProgram(
+            f"{name} is not installed: it {program.purpose}", hint=f"apt install {program.package}"
+        )
     argv = [os.fspath(argument) for argument in arguments]
     logger.info("run: %s", shlex.join([name, *argv]))
-    command = sh.Command(path)(
-        *argv,
-        _env={**os.environ, "LC_ALL": "C.UTF-8"},
-        _in=os.devnull,
-        _ok_code=range(256),
-        _tty_out=False,
-        _bg=True,
-        # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never half done
-        # when our own cleaning up begins.
-        _new_session=True,
-    )
+    with open(os.devnull, "rb") as nothing:
+        command = sh.Command(path)(
+            *argv,
+            _env={**os.environ, "LC_ALL": "C.UTF-8"},
+            _in=nothing,
+            _ok_code=_ANY_STATUS,
+            _tty_out=False,
+            _bg=True,
+            # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never half
+            # done when our own cleaning up begins.
+            _new_session=True,
+        )
     try:
         command.wait()
     except sh.SignalException as error:
@@ -109,6 +118,7 @@ def run(name: str, arguments: Sequence[str | os.PathLike[str]], *, accept: Seque
     if completed.status not in accept:
         said = "; ".join(completed.stderr.strip().splitlines()[-3:]) or "it said nothing"
         raise CommandFailed(
-            f"{name} failed with status {completed.status}: {said}", hint=f"the command was: {shlex.join([name, *argv])}"
+            f"{name} failed with status {completed.status}: {said}",
+            hint=f"the command was: {shlex.join([name, *argv])}",
         )
     return completed

@@ -4,10 +4,18 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from etsclone.chroot import require_root
-from etsclone.commands.output import add_json, confirm, disk_facts, disk_line, print_json, print_table
+from etsclone.commands.output import (
+    add_json,
+    confirm,
+    disk_facts,
+    disk_line,
+    print_json,
+    print_table,
+)
 from etsclone.commands.survey import make_plan, refuse, target_snapshot
 from etsclone.copying.engine import Tuning
 from etsclone.disk.images import attached
+from etsclone.errors import UsageError
 from etsclone.execute import CloneOutcome, execute_clone
 from etsclone.model.disk import Disk
 from etsclone.model.plan import ClonePlan
@@ -21,7 +29,11 @@ HELP = "copy the used blocks of a disk to another disk or image, and verify them
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("source", metavar="SOURCE", help="disk or image file to copy")
-    parser.add_argument("target", metavar="TARGET", help="disk or image file to overwrite; a new image file is created")
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="disk or image file to overwrite; a new image file is created",
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask for the target's name")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     add_json(parser)
@@ -31,9 +43,14 @@ def run(arguments: Namespace) -> None:
     """Clone a disk.
 
     Raises:
-        UsageError, SourceRefused, TargetRefused, NotConfirmed: before anything was written.
+        Refused, UsageError: before anything was written.
         DeviceError, ComparisonFailed, Interrupted: the target is unfinished.
     """
+    if arguments.json and not (arguments.yes or arguments.dry_run):
+        raise UsageError(
+            "--json shows no plan to confirm",
+            hint="give --dry-run to see the plan, --yes to execute it",
+        )
     require_root()
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
@@ -60,7 +77,13 @@ def _show(plan: ClonePlan, *, as_json: bool) -> None:
     print(f"source  {disk_line(plan.source)}")
     print(f"target  {disk_line(plan.target)}\n")
     rows = [
-        (str(each.partition or "-"), each.content or "(unknown)", human(each.size), human(each.extents.size), each.method)
+        (
+            str(each.partition or "-"),
+            each.content or "(unknown)",
+            human(each.size),
+            human(each.extents.size),
+            each.method,
+        )
         for each in plan.maps
     ]
     print_table(("PARTITION", "CONTENT", "SIZE", "TO COPY", "FOUND BY"), rows)
@@ -74,7 +97,8 @@ def _show(plan: ClonePlan, *, as_json: bool) -> None:
 def _print_outcome(outcome: CloneOutcome, target: Disk, receipt: str) -> None:
     copying = max((outcome.copied_at - outcome.started).total_seconds(), 0.001)
     whole = (outcome.finished - outcome.started).total_seconds()
-    print(f"\ncloned and verified: {human(outcome.copied)} in {whole:.1f} s, copied at {human(int(outcome.copied / copying))}/s")
+    rate = human(int(outcome.copied / copying))
+    print(f"\ncloned and verified: {human(outcome.copied)} in {whole:.1f} s, copied at {rate}/s")
     print(f"{target.path} is a clone; receipt: {receipt}")
 
 

@@ -24,12 +24,20 @@ def run(arguments: Namespace) -> None:
     if arguments.json:
         print_json(
             [
-                {"program": name, "path": found[name], "package": program.package, "purpose": program.purpose}
+                {
+                    "program": name,
+                    "path": found[name],
+                    "package": program.package,
+                    "purpose": program.purpose,
+                }
                 for name, program in PROGRAMS.items()
             ]
         )
     else:
-        rows = [(name, found[name] or "MISSING", each.package, each.purpose) for name, each in PROGRAMS.items()]
+        rows = [
+            (name, found[name] or "MISSING", each.package, each.purpose)
+            for name, each in PROGRAMS.items()
+        ]
         print_table(("PROGRAM", "FOUND", "PACKAGE", "PURPOSE"), rows)
     missing = [program for name, program in PROGRAMS.items() if found[name] is None]
     if missing:

@@ -25,7 +25,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns that are as wide as they need to be."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def confirm(name: str, *, yes: bool) -> None:
@@ -39,7 +41,9 @@ def confirm(name: str, *, yes: bool) -> None:
     print(f"\nto go on, type the target's name, {name}: ", end="", flush=True)
     answer = sys.stdin.readline().strip()
     if answer != name:
-        raise NotConfirmed("not confirmed, nothing was changed", hint=f"type exactly {name}, or give --yes")
+        raise NotConfirmed(
+            "not confirmed, nothing was changed", hint=f"type exactly {name}, or give --yes"
+        )
 
 
 def disk_facts(disk: Disk) -> dict[str, object]:
@@ -78,10 +82,18 @@ def disk_facts(disk: Disk) -> dict[str, object]:
 
 def refusal_facts(refusals: Sequence[Refusal]) -> list[Mapping[str, str]]:
     """Refusals as JSON facts."""
-    return [{"guard": each.guard.value, "message": each.message, "hint": each.hint} for each in refusals]
+    return [
+        {"guard": each.guard.value, "message": each.message, "hint": each.hint} for each in refusals
+    ]
 
 
 def disk_line(disk: Disk) -> str:
     """A disk in one line, so that a person recognises it: path, size, model, serial, contents."""
-    words = [disk.path, human(disk.size), disk.transport, disk.model, disk.identity.serial and f"S/N {disk.identity.serial}"]
+    words = [
+        disk.path,
+        human(disk.size),
+        disk.transport,
+        disk.model,
+        disk.identity.serial and f"S/N {disk.identity.serial}",
+    ]
     return f"{'  '.join(word for word in words if word)}  [{disk.summary}]"

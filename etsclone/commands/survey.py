@@ -19,15 +19,20 @@ _SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY})
 def target_snapshot(path: str, source: Disk) -> Disk:
     """The disk or image file that is to be written. An image file that does not exist yet gets the source's size.
 
-    Nothing is created or attached for longer than the look takes.
-
     Raises:
         UsageError: when it is neither, or cannot be created.
     """
-    if not os.path.exists(path):
-        return _image_to_be(path, source)
-    with attached(path, writable=False) as target:
-        snapshot = target
+    return existing_disk(path) if os.path.exists(path) else _image_to_be(path, source)
+
+
+def existing_disk(path: str) -> Disk:
+    """A disk or image file as it is; an image is attached for the look only.
+
+    Raises:
+        UsageError: when it is neither.
+    """
+    with attached(path, writable=False) as disk:
+        snapshot = disk
     if not is_image(path):
         return snapshot
     return replace(snapshot, uses=tuple(Use(path, "held", loop) for loop in loops_of(path)))
@@ -42,8 +47,12 @@ def refuse(refusals: tuple[Refusal, ...]) -> None:
     """
     if not refusals:
         return
-    error = SourceRefused if all(each.guard in _SOURCE_GUARDS for each in refusals) else TargetRefused
-    raise error("; ".join(each.message for each in refusals), hint="; ".join(each.hint for each in refusals))
+    error = (
+        SourceRefused if all(each.guard in _SOURCE_GUARDS for each in refusals) else TargetRefused
+    )
+    raise error(
+        "; ".join(each.message for each in refusals), hint="; ".join(each.hint for each in refusals)
+    )
 
 
 def make_plan(source: Disk, target: Disk) -> ClonePlan:
@@ -54,7 +63,7 @@ def make_plan(source: Disk, target: Disk) -> ClonePlan:
         DeviceError: when the source cannot be read.
     """
     parts = content_partitions(source) if source.table else (_whole_disk(source),)
-    # partclone spends much of its time waiting for its own display: the maps are read side by side.
+    # Each map is read by a process of its own: side by side.
     with ThreadPoolExecutor(max_workers=4) as pool:
         maps = tuple(pool.map(used_map, parts))
     with opened(source.path, writable=False) as descriptor:

@@ -30,11 +30,16 @@ def run(arguments: Namespace) -> None:
         ComparisonFailed: when they differ, naming where.
     """
     require_root()
-    with attached(arguments.source, writable=False) as source, attached(arguments.target, writable=False) as target:
+    with (
+        attached(arguments.source, writable=False) as source,
+        attached(arguments.target, writable=False) as target,
+    ):
         if source.identity.same_disk(target.identity):
             raise UsageError("a disk was to be compared with itself", hint="name two disks")
         if target.size < source.size:
-            raise ComparisonFailed(f"{target.path} is smaller than {source.path}: it is no clone of it")
+            raise ComparisonFailed(
+                f"{target.path} is smaller than {source.path}: it is no clone of it"
+            )
         plan = make_plan(source, target)
         different = compare_clone(plan, tuning=Tuning(), shown=not arguments.json)
     if arguments.json:
@@ -52,6 +57,10 @@ def run(arguments: Namespace) -> None:
 
 
 def _place(extent: Extent, source: Disk) -> str:
-    inside = [part.number for part in source.partitions if part.start < extent.end and extent.start < part.end]
+    inside = [
+        part.number
+        for part in source.partitions
+        if part.start < extent.end and extent.start < part.end
+    ]
     where = f"partition {inside[0]}" if inside else "outside the partitions"
     return f"bytes {extent.start} to {extent.end} ({where})"

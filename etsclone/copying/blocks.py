@@ -58,7 +58,11 @@ class Blocks:
             raise IndexError(number)
         which = bisect_right(self._first, number) - 1
         extent = self.extents.ranges[which]
-        base = extent.start - extent.start % self.block_size + (number - self._first[which]) * self.block_size
+        base = (
+            extent.start
+            - extent.start % self.block_size
+            + (number - self._first[which]) * self.block_size
+        )
         return Extent(max(extent.start, base), min(extent.end, base + self.block_size))
 
     def _count(self, extent: Extent) -> int:

@@ -27,7 +27,13 @@ class Tuning:
 
 
 def copy(
-    source: int, target: int, extents: Extents, *, tuning: Tuning, target_is_zero: bool, advance: Advance
+    source: int,
+    target: int,
+    extents: Extents,
+    *,
+    tuning: Tuning,
+    target_is_zero: bool,
+    advance: Advance,
 ) -> Digests:
     """Copy `extents` to the same places of the target, and return the digests of what was read.
 
@@ -75,10 +81,14 @@ def read_back(target: int, digests: Digests, *, tuning: Tuning, advance: Advance
             )
         advance(block.size)
 
-    for_each_block(digests.blocks, work, workers=tuning.workers, buffer_size=digests.blocks.block_size)
+    for_each_block(
+        digests.blocks, work, workers=tuning.workers, buffer_size=digests.blocks.block_size
+    )
 
 
-def compare(source: int, target: int, extents: Extents, *, tuning: Tuning, advance: Advance) -> Extents:
+def compare(
+    source: int, target: int, extents: Extents, *, tuning: Tuning, advance: Advance
+) -> Extents:
     """Read `extents` of both disks and return the blocks that differ.
 
     Raises:
@@ -96,7 +106,12 @@ def compare(source: int, target: int, extents: Extents, *, tuning: Tuning, advan
                 different.append(block)
         advance(block.size)
 
-    for_each_block(Blocks(extents, tuning.block_size), work, workers=tuning.workers, buffer_size=tuning.block_size)
+    for_each_block(
+        Blocks(extents, tuning.block_size),
+        work,
+        workers=tuning.workers,
+        buffer_size=tuning.block_size,
+    )
     return Extents.of(different)
 
 
@@ -116,7 +131,9 @@ def read_block(descriptor: int, block: Extent, buffer: memoryview, which: str) -
                 hint="look at the kernel's messages (dmesg) and at the disk's health (smartctl -a)",
             ) from error
         if count == 0:
-            raise DeviceError(f"the {which} ends early, at byte {block.start + done}", hint="was it unplugged?")
+            raise DeviceError(
+                f"the {which} ends early, at byte {block.start + done}", hint="was it unplugged?"
+            )
         done += count
 
 

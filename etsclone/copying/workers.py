@@ -9,14 +9,19 @@ from etsclone.model.extents import Extent
 Work = Callable[[int, Extent, memoryview], None]
 
 
-def for_each_block(blocks: Iterable[tuple[int, Extent]], work: Work, *, workers: int, buffer_size: int) -> None:
+def for_each_block(
+    blocks: Iterable[tuple[int, Extent]], work: Work, *, workers: int, buffer_size: int
+) -> None:
     """Call `work(number, block, buffer)` for every block, with `workers` calls at a time.
 
     Each thread has one page-aligned buffer of `buffer_size` bytes, as O_DIRECT wants it. Blocks are taken in order.
     The first exception (also ^C in the calling thread) stops all workers after their current block and is raised.
     """
     queue = _Queue(blocks)
-    threads = [threading.Thread(target=_serve, args=(queue, work, buffer_size), daemon=True) for _ in range(workers)]
+    threads = [
+        threading.Thread(target=_serve, args=(queue, work, buffer_size), daemon=True)
+        for _ in range(workers)
+    ]
     try:
         for thread in threads:
             thread.start()

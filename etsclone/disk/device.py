@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from etsclone.disk.images import image_identity, is_image
 from etsclone.disk.probe import probe
-from etsclone.errors import DeviceError, TargetChanged, TargetRefused
+from etsclone.errors import DeviceError, TargetChanged, TargetRefused, UsageError
 from etsclone.model.disk import DiskIdentity
 from etsclone.model.extents import Extent
 from etsclone.units import align_down, align_up
@@ -27,9 +27,15 @@ def check_identity(expected: DiskIdentity) -> None:
         TargetChanged: when another disk, or none, is there now.
     """
     try:
-        now = image_identity(expected.path) if is_image(expected.path) else probe(expected.path).identity
-    except OSError as error:
-        raise TargetChanged(f"{expected.path} is gone", hint="start again: `etsclone disks`") from error
+        now = (
+            image_identity(expected.path)
+            if is_image(expected.path)
+            else probe(expected.path).identity
+        )
+    except (OSError, UsageError) as error:
+        raise TargetChanged(
+            f"{expected.path} is gone", hint="start again: `etsclone disks`"
+        ) from error
     if now != expected:
         raise TargetChanged(
             f"{expected.path} is not the disk that the plan was made for",
@@ -57,14 +63,22 @@ def opened(path: str, *, writable: bool) -> Iterator[int]:
 
 def _open(path: str, *, writable: bool) -> int:
     image = is_image(path)
-    flags = os.O_CLOEXEC | (os.O_RDWR if writable else os.O_RDONLY) | (os.O_EXCL if writable and not image else 0)
+    flags = (
+        os.O_CLOEXEC
+        | (os.O_RDWR if writable else os.O_RDONLY)
+        | (os.O_EXCL if writable and not image else 0)
+    )
     try:
-        descriptor = _open_direct(path, flags, whole_blocks=not image or os.stat(path).st_size % DIRECT_BLOCK == 0)
+        descriptor = _open_direct(
+            path, flags, whole_blocks=not image or os.stat(path).st_size % DIRECT_BLOCK == 0
+        )
         if writable and image:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in {errno.EBUSY, errno.EWOULDBLOCK}:
-            raise TargetRefused(f"{path} is busy", hint="something mounted or claimed it since it was checked") from error
+            raise TargetRefused(
+                f"{path} is busy", hint="something mounted or claimed it since it was checked"
+            ) from error
         raise DeviceError(f"{path} cannot be opened: {error.strerror}") from error
     return descriptor
 
@@ -74,7 +88,9 @@ def _open_direct(path: str, flags: int, *, whole_blocks: bool) -> int:
         try:
             return os.open(path, flags | os.O_DIRECT)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # EINVAL: a filesystem without direct access, such as an older tmpfs
+            if (
+                error.errno != errno.EINVAL
+            ):  # EINVAL: a filesystem without direct access, such as an older tmpfs
                 raise
     return os.open(path, flags)
 
@@ -92,7 +108,9 @@ def flush(descriptor: int) -> None:
         else:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        raise DeviceError(f"writes to the disk were lost: {error.strerror}", hint="use another disk") from error
+        raise DeviceError(
+            f"writes to the disk were lost: {error.strerror}", hint="use another disk"
+        ) from error
 
 
 def read_bytes(descriptor: int, extent: Extent) -> bytes:
@@ -116,7 +134,9 @@ def write_bytes(descriptor: int, start: int, data: bytes) -> None:
         try:
             count = os.pwritev(descriptor, [memory], block_start)
         except OSError as error:
-            raise DeviceError(f"the disk cannot be written at byte {start}: {error.strerror}") from error
+            raise DeviceError(
+                f"the disk cannot be written at byte {start}: {error.strerror}"
+            ) from error
         if count != len(memory):
             raise DeviceError(f"the disk took {count} of {len(memory)} bytes at {block_start}")
 
@@ -132,7 +152,11 @@ def _aligned(descriptor: int, extent: Extent) -> Iterator[tuple[mmap.mmap, int]]
         try:
             count = os.preadv(descriptor, [memory], start)
         except OSError as error:
-            raise DeviceError(f"the disk cannot be read at byte {start}: {error.strerror}") from error
+            raise DeviceError(
+                f"the disk cannot be read at byte {start}: {error.strerror}"
+            ) from error
         if count != end - start:
-            raise DeviceError(f"the disk gave {count} of {end - start} bytes at {start}", hint="was it unplugged?")
+            raise DeviceError(
+                f"the disk gave {count} of {end - start} bytes at {start}", hint="was it unplugged?"
+            )
         yield memory, start

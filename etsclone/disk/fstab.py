@@ -7,7 +7,20 @@ from etsclone.errors import SourceRefused
 from etsclone.model.disk import Disk, Partition
 
 _NOT_ON_DISK = frozenset(
-    {"swap", "proc", "sysfs", "tmpfs", "devpts", "devtmpfs", "debugfs", "efivarfs", "nfs", "nfs4", "cifs", "9p", "overlay"}
+    (
+        "swap",
+        "proc",
+        "sysfs",
+        "tmpfs",
+        "devpts",
+        "devtmpfs",
+        "debugfs",
+        "efivarfs",
+        "nfs",
+        "nfs4",
+        "cifs",
+        "9p",
+    )
 )
 
 
@@ -30,8 +43,14 @@ def parse_fstab(text: str) -> tuple[FstabEntry, ...]:
             continue
         options = tuple(fields[3].split(",")) if len(fields) > 3 else ("defaults",)
         where = _unescape(fields[1])
-        if where.startswith("/") and fields[2] not in _NOT_ON_DISK and not {"noauto", "bind", "_netdev"} & set(options):
-            entries.append(FstabEntry(_unescape(fields[0]).replace('"', ""), where, fields[2], options))
+        if (
+            where.startswith("/")
+            and fields[2] not in _NOT_ON_DISK
+            and not {"noauto", "bind", "_netdev"} & set(options)
+        ):
+            entries.append(
+                FstabEntry(_unescape(fields[0]).replace('"', ""), where, fields[2], options)
+            )
     return tuple(sorted(entries, key=lambda entry: entry.where.rstrip("/").count("/")))
 
 
@@ -44,7 +63,11 @@ def partition_for(entry: FstabEntry, disk: Disk) -> Partition | None:
         SourceRefused: when it is not on this disk, or the line names a device by a path that means nothing here.
     """
     tag, _, value = entry.spec.partition("=")
-    matches = [part for part in disk.partitions if value and _tags(part).get(tag, "").lower() == value.lower()]
+    matches = [
+        part
+        for part in disk.partitions
+        if value and _tags(part).get(tag, "").lower() == value.lower()
+    ]
     if not matches and "nofail" in entry.options:
         return None
     if len(matches) != 1:

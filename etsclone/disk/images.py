@@ -1,18 +1,18 @@
 """Disk image files: attached as loop devices for as long as they are needed, and always detached."""
 
 import contextlib
-import logging
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
 
 from etsclone.disk.probe import probe
-from etsclone.errors import CommandFailed, DeviceError, UsageError
-from etsclone.model.disk import Disk, DiskIdentity
+from etsclone.errors import UsageError
+from etsclone.model.disk import Disk, DiskIdentity, Use
 from etsclone.run import run
+from etsclone.units import KIB, SECTOR, align_down
 
-logger = logging.getLogger(__name__)
+_ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 @contextlib.contextmanager
@@ -27,14 +27,19 @@ def attached(path: str, *, writable: bool) -> Iterator[Disk]:
     if not is_image(path):
         yield probe(path)
         return
+    uses = tuple(use for loop in loops_of(path) for use in probe(loop).uses)
     with _loop_device(path, writable=writable) as device:
-        yield image_disk(path, probe(device))
+        yield _image_disk(path, probe(device), uses)
 
 
-def image_disk(path: str, loop: Disk) -> Disk:
-    """The snapshot of an image file, made from that of the loop device that it is attached to."""
+def _image_disk(path: str, loop: Disk, uses: tuple[Use, ...]) -> Disk:
     return replace(
-        loop, identity=image_identity(path), read_only=not os.access(path, os.W_OK), transport="image file", uses=()
+        loop,
+        identity=image_identity(path),
+        # Root may write to any file; who took the write permission away still meant it.
+        read_only=not os.access(path, os.W_OK) or not os.stat(path).st_mode & _ANY_WRITE,
+        transport="image file",
+        uses=uses,
     )
 
 
@@ -47,16 +52,21 @@ def is_image(path: str) -> bool:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="`etsclone disks` lists the disks") from error
+        raise UsageError(
+            f"{path}: {error.strerror}", hint="`etsclone disks` lists the disks"
+        ) from error
     if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
-        raise UsageError(f"{path} is neither a disk nor an image file", hint="`etsclone disks` lists the disks")
+        raise UsageError(
+            f"{path} is neither a disk nor an image file", hint="`etsclone disks` lists the disks"
+        )
     return stat.S_ISREG(mode)
 
 
 def image_identity(path: str) -> DiskIdentity:
-    """What makes an image file that file."""
+    """What makes an image file that file. Its size is in whole sectors, as a loop device shows it."""
     status = os.stat(path)
-    return DiskIdentity(path=path, size=status.st_size, file=(status.st_dev, status.st_ino))
+    size = align_down(status.st_size, SECTOR)
+    return DiskIdentity(path=path, size=size, file=(status.st_dev, status.st_ino))
 
 
 def loops_of(path: str) -> tuple[str, ...]:
@@ -67,20 +77,28 @@ def loops_of(path: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _loop_device(path: str, *, writable: bool) -> Iterator[str]:
-    # --partscan: without it the partition nodes would outlive the device. --direct-io: the image is not cached twice.
     access = [] if writable else ["--read-only"]
-    shown = run("losetup", ["--find", "--show", "--partscan", "--direct-io=on", *access, path])
+    sectors = ["--sector-size", str(_sector_size(path))]
+    # --partscan: without it the partition nodes would outlive the device.
+    shown = run("losetup", ["--find", "--show", "--partscan", *sectors, *access, path])
     device = shown.stdout.strip()
     try:
+        user = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        # What is in use is detached when its last user closes it: from here on even SIGKILL leaves nothing behind.
+        run("losetup", ["--detach", device])
+    try:
+        # The image need not be cached twice; where its filesystem or disk does not take direct access, it is.
+        run("losetup", ["--direct-io=on", device], accept=(0, 1))
         # A kernel without parsers for partition tables makes no nodes by itself. A blank image has no table.
         run("partx", ["--update", device], accept=(0, 1))
         yield device
     finally:
-        _detach(device)
+        os.close(user)
 
 
-def _detach(device: str) -> None:
-    try:
-        run("losetup", ["--detach", device])
-    except CommandFailed as error:
-        raise DeviceError(f"cannot detach {device}", hint=f"losetup --detach {device}") from error
+def _sector_size(path: str) -> int:
+    """The sectors of the disk that an image was made of: its GPT header, if it has one, stands in the second."""
+    with open(path, "rb") as image:
+        signatures = {size: os.pread(image.fileno(), 8, size) for size in (SECTOR, 4 * KIB)}
+    return next((size for size, found in signatures.items() if found == b"EFI PART"), SECTOR)

@@ -59,6 +59,21 @@ def swaps_of_system() -> frozenset[int]:
     return frozenset(numbers - {0})
 
 
+def foreign_mounts(root: str) -> frozenset[bytes]:
+    """Where, below `root`, something is mounted that is no part of the disk's system: /proc, tmpfs, network shares.
+
+    Paths are absolute as seen from `root`.
+    """
+    top = os.path.realpath(root).rstrip("/")
+    return frozenset(
+        os.fsencode(mount.where[len(top) :])
+        for mount in mounts_of_system()
+        if mount.where.startswith(f"{top}/")
+        and mount.where != "/"
+        and not mount.source.startswith("/dev/")
+    )
+
+
 @contextlib.contextmanager
 def mount_folder() -> Iterator[str]:
     """A private empty folder to mount on, removed in the end."""
@@ -70,7 +85,9 @@ def mount_folder() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def mounted(device: str, where: str, *, writable: bool, options: tuple[str, ...] = ()) -> Iterator[None]:
+def mounted(
+    device: str, where: str, *, writable: bool, options: tuple[str, ...] = ()
+) -> Iterator[None]:
     """Mount a device of a clone at `where` for as long as the context lasts.
 
     Device nodes and setuid programs of the clone have no effect on this system (nodev, nosuid).
@@ -95,7 +112,9 @@ def _with_real_device(mount: Mount) -> Mount:
     if mount.type != "btrfs":
         return mount
     with contextlib.suppress(OSError):
-        return Mount(os.stat(mount.source).st_rdev, mount.where, mount.type, mount.source, mount.writable)
+        return Mount(
+            os.stat(mount.source).st_rdev, mount.where, mount.type, mount.source, mount.writable
+        )
     return mount
 
 

@@ -25,8 +25,12 @@ _IGNORED = re.compile(r"(ram|zram|sr|fd|nbd)\d+")
 def list_disks() -> tuple[Disk, ...]:
     """Every disk of this machine that has a medium, in the order of their names."""
     found = pyudev.Context().list_devices(subsystem="block", DEVTYPE="disk")
-    devices = [device for device in found if not _IGNORED.fullmatch(device.sys_name) and _size(device) > 0]
-    return tuple(_disk(device) for device in sorted(devices, key=lambda device: _natural(device.sys_name)))
+    devices = [
+        device for device in found if not _IGNORED.fullmatch(device.sys_name) and _size(device) > 0
+    ]
+    return tuple(
+        _disk(device) for device in sorted(devices, key=lambda device: _natural(device.sys_name))
+    )
 
 
 def probe(path: str) -> Disk:
@@ -38,7 +42,9 @@ def probe(path: str) -> Disk:
     try:
         device = pyudev.Devices.from_device_file(pyudev.Context(), os.path.realpath(path))
     except (pyudev.DeviceNotFoundError, ValueError, OSError) as error:
-        raise UsageError(f"{path} is no block device", hint="`etsclone disks` lists the disks") from error
+        raise UsageError(
+            f"{path} is no block device", hint="`etsclone disks` lists the disks"
+        ) from error
     if device.subsystem != "block":
         raise UsageError(f"{path} is no block device", hint="`etsclone disks` lists the disks")
     if device.device_type != "disk":
@@ -49,7 +55,7 @@ def probe(path: str) -> Disk:
 
 
 def disk_below(folder: str) -> Disk | None:
-    """The disk whose partition, or which itself, is mounted at `folder`; None where that is no plain disk (LVM, tmpfs)."""
+    """The disk that is mounted at `folder`, or whose partition is; None where that is no plain disk (LVM, tmpfs)."""
     mounts = [mount for mount in mounts_of_system() if mount.where == os.path.realpath(folder)]
     if not mounts:
         return None
@@ -61,7 +67,7 @@ def disk_below(folder: str) -> Disk | None:
 
 
 def read_content(path: str, start: int, size: int) -> Content:
-    """What blkid finds in `size` bytes of a device from `start` on, never from its cache; empty when it knows nothing."""
+    """What blkid finds in `size` bytes of a device from `start` on, never from its cache; empty when unknown."""
     # Status 2: nothing found. 8: several signatures, so nobody can say what it is: treated as unknown.
     found = run(
         "blkid",
@@ -95,7 +101,9 @@ def parse_table(text: str, nodes: dict[int, str]) -> PartitionTable:
             )
             for entry in table.get("partitions", [])
         )
-        return PartitionTable(table["label"], table["id"], tuple(sorted(partitions, key=lambda part: part.start)))
+        return PartitionTable(
+            table["label"], table["id"], tuple(sorted(partitions, key=lambda part: part.start))
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"cannot read what sfdisk printed: {error}") from error
 
@@ -127,7 +135,9 @@ def _identity(device: pyudev.Device) -> DiskIdentity:
         size=_size(device),
         device=(os.major(number), os.minor(number)),
         file=_backing_file(device),
-        serial=properties.get("ID_SERIAL_SHORT", "") or _text(device, "device/serial") or _text(device, "serial"),
+        serial=properties.get("ID_SERIAL_SHORT", "")
+        or _text(device, "device/serial")
+        or _text(device, "serial"),
         wwn=properties.get("ID_WWN", "") or _text(device, "wwid") or _text(device, "device/wwid"),
     )
 
@@ -148,7 +158,10 @@ def _read_table(path: str, nodes: dict[int, str]) -> PartitionTable | None:
     table = parse_table(found.stdout, nodes)
     if table.label not in {"gpt", "dos"}:
         return None
-    partitions = (replace(part, content=read_content(path, part.start, part.size)) for part in table.partitions)
+    partitions = (
+        replace(part, content=read_content(path, part.start, part.size))
+        for part in table.partitions
+    )
     return PartitionTable(table.label, table.uuid, tuple(partitions))
 
 
@@ -158,7 +171,9 @@ def _uses(device: pyudev.Device) -> Iterator[Use]:
         yield from _uses_of(member, mounts, swaps)
 
 
-def _uses_of(device: pyudev.Device, mounts: tuple[Mount, ...], swaps: frozenset[int]) -> Iterator[Use]:
+def _uses_of(
+    device: pyudev.Device, mounts: tuple[Mount, ...], swaps: frozenset[int]
+) -> Iterator[Use]:
     for mount in mounts:
         if mount.device == device.device_number:
             yield Use(device.device_node, "mounted", mount.where, mount.writable)
@@ -167,7 +182,9 @@ def _uses_of(device: pyudev.Device, mounts: tuple[Mount, ...], swaps: frozenset[
     for holder in sorted(_children(device.sys_path, "holders")):
         yield Use(device.device_node, "held", f"/dev/{holder}")
         # A volume on the disk may be what is mounted: LVM, md and LUKS devices stand between.
-        yield from _uses_of(pyudev.Devices.from_name(pyudev.Context(), "block", holder), mounts, swaps)
+        yield from _uses_of(
+            pyudev.Devices.from_name(pyudev.Context(), "block", holder), mounts, swaps
+        )
 
 
 def _partitions(device: pyudev.Device) -> list[pyudev.Device]:
@@ -186,12 +203,20 @@ def _transport(device: pyudev.Device) -> str:
     if bus:
         return bus
     path = device.sys_path
-    known = (("/usb", "usb"), ("/nvme", "nvme"), ("/ata", "ata"), ("/virtio", "virtio"), ("/virtual/", "virtual"))
+    known = (
+        ("/usb", "usb"),
+        ("/nvme", "nvme"),
+        ("/ata", "ata"),
+        ("/virtio", "virtio"),
+        ("/virtual/", "virtual"),
+    )
     return next((name for part, name in known if part in path), "")
 
 
 def _stable_path(device: pyudev.Device) -> str:
-    links = sorted(link for link in device.device_links if "/disk/by-id/" in link or "/disk/by-path/" in link)
+    links = sorted(
+        link for link in device.device_links if "/disk/by-id/" in link or "/disk/by-path/" in link
+    )
     return links[0] if links else ""
 
 

@@ -13,6 +13,14 @@ from etsclone.model.brd import CloneIdentity, Filesystem
 from etsclone.model.disk import Disk, Partition
 
 _SYSTEM_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
+_NO_REPLAY = {
+    "ext3": ("noload",),
+    "ext4": ("noload",),
+    "xfs": ("norecovery",),
+    "btrfs": ("nologreplay",),
+}
+"""Mount options that leave a journal as it is."""
+
 _MARKS = ("etc/fstab", "etc/passwd")
 """A filesystem that holds these is taken for the root of a Linux system."""
 
@@ -39,7 +47,9 @@ def mounted_system(disk: Disk, *, writable: bool, pristine: bool = False) -> Ite
             partition = partition_for(entry, disk) if entry.where != "/" else None
             if partition is not None:
                 where = _mount_point(folder, entry.where)
-                stack.enter_context(_mounted(partition, where, writable=writable, pristine=pristine))
+                stack.enter_context(
+                    _mounted(partition, where, writable=writable, pristine=pristine)
+                )
         yield folder
 
 
@@ -51,7 +61,8 @@ def check_mounted_root(folder: str) -> None:
     """
     if not os.path.ismount(folder):
         raise RootNotMounted(
-            f"nothing is mounted at {folder}", hint=f"mount the system's root there first, or name the disk: {folder}"
+            f"nothing is mounted at {folder}",
+            hint=f"mount the system's root there first, or name the disk: {folder}",
         )
     if not _looks_like_root(folder):
         raise RootNotMounted(
@@ -65,13 +76,17 @@ def clone_identity(disk: Disk) -> CloneIdentity:
     contents = [part.content for part in disk.partitions] or [disk.content]
     return CloneIdentity(
         table_uuid=disk.table.uuid if disk.table else "",
-        filesystems=tuple(Filesystem(content.type, content.uuid) for content in contents if content.uuid),
+        filesystems=tuple(
+            Filesystem(content.type, content.uuid) for content in contents if content.uuid
+        ),
     )
 
 
 def _find_root(disk: Disk) -> Partition:
     whole = Partition(0, disk.device, 0, disk.size, "", content=disk.content)
-    candidates = [part for part in disk.partitions or (whole,) if part.content.type in _SYSTEM_FILESYSTEMS]
+    candidates = [
+        part for part in disk.partitions or (whole,) if part.content.type in _SYSTEM_FILESYSTEMS
+    ]
     found = [part for part in candidates if part.device and _holds_root(part)]
     if not found:
         raise RootNotMounted(
@@ -81,7 +96,8 @@ def _find_root(disk: Disk) -> Partition:
     if len(found) > 1:
         devices = ", ".join(part.device for part in found)
         raise RootNotMounted(
-            f"{disk.path} holds more than one system ({devices})", hint="mount the right one by hand and use --root DIR"
+            f"{disk.path} holds more than one system ({devices})",
+            hint="mount the right one by hand and use --root DIR",
         )
     return found[0]
 
@@ -101,7 +117,7 @@ def _mounted(
     type_ = partition.content.type
     options: tuple[str, ...] = ()
     if pristine:
-        options += {"ext3": ("noload",), "ext4": ("noload",), "xfs": ("norecovery",), "btrfs": ("nologreplay",)}.get(type_, ())
+        options += _NO_REPLAY.get(type_, ())
     if type_ == "xfs":
         options += ("nouuid",)  # the twin with the same UUID may be mounted
     return mounted(partition.device, where, writable=writable, options=options)
@@ -123,7 +139,9 @@ def _mount_point(root: str, where: str) -> str:
         try:
             mode = os.lstat(path).st_mode
         except OSError as error:
-            raise SourceRefused(f"the system's fstab mounts at {where}, which does not exist") from error
+            raise SourceRefused(
+                f"the system's fstab mounts at {where}, which does not exist"
+            ) from error
         if not stat.S_ISDIR(mode) or component == "..":
             raise UnsafePath(
                 f"the system's fstab mounts at {where}, which leads through a symbolic link or a file",

@@ -26,7 +26,11 @@ class DiskIdentity:
         """Whether both name one piece of storage, perhaps by two paths to it."""
         return any(
             mine is not None and mine != "" and mine == theirs
-            for mine, theirs in ((self.device, other.device), (self.file, other.file), (self.wwn, other.wwn))
+            for mine, theirs in (
+                (self.device, other.device),
+                (self.file, other.file),
+                (self.wwn, other.wwn),
+            )
         ) or bool(self.serial and (self.serial, self.size) == (other.serial, other.size))
 
 
@@ -42,7 +46,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What blkid finds in a disk or partition: type (`ext4`, `swap`, `LVM2_member`, empty when unknown), UUID, label."""
+    """What blkid finds in a disk or partition: type (`ext4`, `LVM2_member`, empty when unknown), UUID, label."""
 
     type: str = ""
     uuid: str = ""

@@ -120,5 +120,6 @@ class Extents:
     def aligned(self, step: int, end: int) -> "Extents":
         """The smallest set of whole `step`-sized blocks that covers this one, cut at `end`."""
         return Extents.of(
-            Extent(align_down(extent.start, step), min(align_up(extent.end, step), end)) for extent in self.ranges
+            Extent(align_down(extent.start, step), min(align_up(extent.end, step), end))
+            for extent in self.ranges
         )

@@ -103,4 +103,6 @@ class ClonePlan:
     @property
     def copied(self) -> Extents:
         """All bytes that are copied from the source by position."""
-        return Extents.of(extent for step in self.steps if isinstance(step, Copy) for extent in step.extents)
+        return Extents.of(
+            extent for step in self.steps if isinstance(step, Copy) for extent in step.extents
+        )

@@ -39,7 +39,9 @@ def pattern_regex(pattern: str) -> re.Pattern[bytes]:
         raise PatternError(f"scope pattern is no absolute path below the root: {pattern!r}")
     if any(component in {"", ".", ".."} for component in components):
         raise PatternError(f"scope pattern has an empty, '.' or '..' component: {pattern!r}")
-    parts = [b"(?:/[^/]+)*" if part == "**" else b"/" + _component_regex(part) for part in components]
+    parts = [
+        b"(?:/[^/]+)*" if part == "**" else b"/" + _component_regex(part) for part in components
+    ]
     return re.compile(b"".join(parts) + rb"(?:/.*)?", re.DOTALL)
 
 
@@ -53,7 +55,8 @@ def _component_regex(component: str) -> bytes:
         elif piece == "?":
             translated.append("[^/]")
         elif piece.startswith("[") and piece.endswith("]"):
-            inner = fnmatch.translate(piece).removeprefix("(?s:").removesuffix(r")\Z")
+            # It comes as (?s:...)\Z; Python 3.14 spells the end \z.
+            inner = fnmatch.translate(piece)[len("(?s:") : -len(r")\Z")]
             translated.append(f"(?!/){inner}")
         else:
             translated.append(re.escape(piece))
@@ -64,7 +67,11 @@ def _way_regex(pattern: str) -> bytes:
     """Match every folder above what a pattern matches; the root is the empty string."""
     way = b""
     for component in reversed(pattern.split("/")[1:-1]):
-        way = b"(?:/.*)?" if component == "**" else b"(?:/" + _component_regex(component) + way + b")?"
+        way = (
+            b"(?:/.*)?"
+            if component == "**"
+            else b"(?:/" + _component_regex(component) + way + b")?"
+        )
     return way
 
 
@@ -85,13 +92,16 @@ class Scope:
     def __post_init__(self) -> None:
         lists = {Claim.VOLATILE: self.volatile, Claim.DISK: self.disk, Claim.ROLE: self.role}
         joined = {
-            claim: re.compile(b"|".join(b"(?:" + pattern_regex(pattern).pattern + b")" for pattern in patterns), re.S)
+            claim: re.compile(
+                b"|".join(b"(?:" + pattern_regex(pattern).pattern + b")" for pattern in patterns),
+                re.DOTALL,
+            )
             for claim, patterns in lists.items()
             if patterns
         }
         object.__setattr__(self, "_regexes", joined)
         ways = b"|".join(_way_regex(pattern) for pattern in self.role)
-        object.__setattr__(self, "_ways", re.compile(b"(?:" + ways + b")", re.S))
+        object.__setattr__(self, "_ways", re.compile(b"(?:" + ways + b")", re.DOTALL))
 
     def claim(self, path: bytes) -> Claim:
         """Who decides what `path` (absolute, as inside the system) holds. The root itself is nobody's."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from etsclone.model.disk import Disk, Partition
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.plan import CloneStep, ClonePlan, Copy, CreateImage, Erase, Seal, UsedMap, Write
+from etsclone.model.plan import ClonePlan, CloneStep, Copy, CreateImage, Erase, Seal, UsedMap, Write
 from etsclone.plan.gpt import relocate
-from etsclone.units import KIB, MIB, align_down
+from etsclone.units import KIB, MIB, align_down, align_up
 
 HEAD_SIZE = MIB
 """How much of a disk's beginning is written last: boot code, the partition table, the start of the boot loader."""
@@ -20,7 +20,11 @@ _EXTENDED = frozenset({"5", "F", "85"})
 
 def content_partitions(disk: Disk) -> tuple[Partition, ...]:
     """The partitions that hold content of their own; an extended one is only a frame whose inside counts as gap."""
-    return tuple(part for part in disk.partitions if disk.table is None or not is_extended(disk.table.label, part))
+    return tuple(
+        part
+        for part in disk.partitions
+        if disk.table is None or not is_extended(disk.table.label, part)
+    )
 
 
 def is_extended(label: str, partition: Partition) -> bool:
@@ -66,7 +70,8 @@ def plan_clone(source: Disk, target: Disk, maps: Sequence[UsedMap], head: bytes)
 
 def _head_size(source: Disk) -> int:
     first = min((part.start for part in source.partitions), default=source.size)
-    return max(align_down(min(HEAD_SIZE, first), _BLOCK), min(_BLOCK, source.size))
+    # Rounded up: the entries of a GPT may reach to a first partition that begins between two blocks.
+    return min(align_up(min(HEAD_SIZE, first), _BLOCK), source.size)
 
 
 def _end_of_data(source: Disk, tail: tuple[Write, ...]) -> int:
@@ -83,5 +88,3 @@ def _head_writes(head: bytes) -> tuple[Write, ...]:
     rest = Write(_BLOCK, head[_BLOCK:], "boot loader area")
     first = Write(0, head[:_BLOCK], "boot code and partition table")
     return (rest, first) if rest.data else (first,)
-
-

@@ -33,7 +33,9 @@ class GptHeader:
 
     def encode(self) -> bytes:
         """The sector with these fields and fresh checksums; bytes after the header are kept as they were."""
-        signature, revision, size, _, reserved, *_, count, entry_size, _ = _HEADER.unpack_from(self.raw)
+        signature, revision, size, _, reserved, *_, count, entry_size, _ = _HEADER.unpack_from(
+            self.raw
+        )
 
         def packed(crc: int) -> bytes:
             return _HEADER.pack(
@@ -51,16 +53,27 @@ def parse_header(sector: bytes) -> GptHeader:
         FormatError: when it is none, or its checksum does not hold.
     """
     if len(sector) < 512 or not sector.startswith(_SIGNATURE):
-        raise FormatError("no GPT header where one must be", hint="repair the table of the source with gdisk first")
-    _, _, size, crc, _, own, other, first, last, guid, entries, count, entry_size, entries_crc = _HEADER.unpack_from(
-        sector
+        raise FormatError(
+            "no GPT header where one must be",
+            hint="repair the table of the source with gdisk first",
+        )
+    _, _, size, crc, _, own, other, first, last, guid, entries, count, entry_size, entries_crc = (
+        _HEADER.unpack_from(sector)
     )
     if not _HEADER.size <= size <= len(sector) or not 0 < count * entry_size <= _MAX_ENTRIES_SIZE:
-        raise FormatError("GPT header with impossible sizes", hint="repair the table of the source with gdisk first")
+        raise FormatError(
+            "GPT header with impossible sizes",
+            hint="repair the table of the source with gdisk first",
+        )
     blank = sector[:16] + bytes(4) + sector[20:size]
     if zlib.crc32(blank) != crc:
-        raise FormatError("GPT header with a wrong checksum", hint="repair the table of the source with gdisk first")
-    return GptHeader(sector, size, own, other, first, last, guid, entries, count * entry_size, entries_crc)
+        raise FormatError(
+            "GPT header with a wrong checksum",
+            hint="repair the table of the source with gdisk first",
+        )
+    return GptHeader(
+        sector, size, own, other, first, last, guid, entries, count * entry_size, entries_crc
+    )
 
 
 def relocate(head: bytes, sector_size: int, disk_size: int) -> tuple[bytes, Write]:
@@ -82,7 +95,10 @@ def relocate(head: bytes, sector_size: int, disk_size: int) -> tuple[bytes, Writ
     entries_start = header.entries_lba * sector_size
     entries = head[entries_start : entries_start + header.entries_size]
     if len(entries) != header.entries_size or zlib.crc32(entries) != header.entries_crc:
-        raise FormatError("GPT entries with a wrong checksum", hint="repair the table of the source with gdisk first")
+        raise FormatError(
+            "GPT entries with a wrong checksum",
+            hint="repair the table of the source with gdisk first",
+        )
     last_lba = disk_size // sector_size - 1
     entry_sectors = -(-header.entries_size // sector_size)
     primary, new_head = header, head
@@ -92,7 +108,7 @@ def relocate(head: bytes, sector_size: int, disk_size: int) -> tuple[bytes, Writ
         new_head = new_head[:sector_size] + primary.encode() + new_head[2 * sector_size :]
     backup = replace(primary, own_lba=last_lba, other_lba=1, entries_lba=last_lba - entry_sectors)
     tail = entries.ljust(entry_sectors * sector_size, b"\0") + backup.encode()
-    return new_head, Write(disk_size - len(tail), tail, "backup partition table")
+    return new_head, Write((last_lba + 1) * sector_size - len(tail), tail, "backup partition table")
 
 
 def _protective(head: bytes, last_lba: int) -> bytes:

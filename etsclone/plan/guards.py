@@ -6,7 +6,9 @@ from etsclone.model.disk import Disk, Use
 from etsclone.model.plan import Guard, Refusal
 from etsclone.units import human
 
-_SYSTEM_MOUNTS = frozenset({"/", "/boot", "/boot/efi", "/usr", "/var", "/etc", "/home", "/run/live/medium"})
+_SYSTEM_MOUNTS = frozenset(
+    {"/", "/boot", "/boot/efi", "/usr", "/var", "/etc", "/home", "/run/live/medium"}
+)
 
 
 def target_refusals(target: Disk) -> tuple[Refusal, ...]:
@@ -29,7 +31,11 @@ def _target_refusals(target: Disk) -> Iterator[Refusal]:
         )
     mounted = [use for use in target.uses if use.how == "mounted" and use not in system]
     if mounted:
-        yield Refusal(Guard.MOUNTED, f"{target.path} is mounted ({_list(mounted)})", f"umount {mounted[0].where}")
+        yield Refusal(
+            Guard.MOUNTED,
+            f"{target.path} is mounted ({_list(mounted)})",
+            f"umount {mounted[0].where}",
+        )
     held = [use for use in target.uses if use.how == "held"]
     if held:
         yield Refusal(
@@ -39,12 +45,16 @@ def _target_refusals(target: Disk) -> Iterator[Refusal]:
         )
     if target.read_only:
         yield Refusal(
-            Guard.READ_ONLY, f"{target.path} is read-only", "look for a write-protect switch, or the file's mode"
+            Guard.READ_ONLY,
+            f"{target.path} is read-only",
+            "look for a write-protect switch, or the file's mode",
         )
 
 
 def _source_refusals(source: Disk) -> Iterator[Refusal]:
-    writable = [use for use in source.uses if use.how == "swap" or (use.how == "mounted" and use.writable)]
+    writable = [
+        use for use in source.uses if use.how == "swap" or (use.how == "mounted" and use.writable)
+    ]
     if writable:
         yield Refusal(
             Guard.SOURCE_MOUNTED,

@@ -1,11 +1,18 @@
-"""Receipts of what was done on this machine: one JSON file each, never overwritten, readable by root alone."""
+"""Receipts of what was done: one JSON file each, never overwritten, readable by root alone."""
 
 import json
+import logging
 import os
 from datetime import datetime
 from pathlib import Path
 
-from etsclone.errors import EtscloneError
+from etsclone.errors import DeviceError, EtscloneError, StoreFull, StoreRefused
+from etsclone.store.files import aside
+from etsclone.store.folder import Store
+
+FORMAT_VERSION = 1
+
+logger = logging.getLogger(__name__)
 
 
 def state_folder() -> Path:
@@ -13,25 +20,38 @@ def state_folder() -> Path:
     return Path(os.environ.get("ETSCLONE_STATE") or "/var/lib/etsclone")
 
 
-def save_receipt(what: str, facts: dict[str, object], started: datetime) -> Path:
-    """Keep `facts` of a finished operation and return the file's path.
+def save_receipt(
+    what: str, facts: dict[str, object], started: datetime, *, store: Store | None = None
+) -> Path:
+    """Keep the facts of a finished operation: in the store, or on this machine when there is none that can be written.
 
     Raises:
-        EtscloneError: when it cannot be written; the operation itself is done by then, and the message says so.
+        EtscloneError: when neither can be written; the operation itself is done by then, and the message says so.
     """
+    name = f"{what}-{started:%Y%m%dT%H%M%S.%fZ}.json"
+    data = (
+        json.dumps({"receipt": what, "format": FORMAT_VERSION, **facts}, indent=2).encode() + b"\n"
+    )
+    if store is not None:
+        try:
+            return store.write_receipt(name, data)
+        except (StoreRefused, StoreFull, DeviceError) as error:
+            logger.warning(
+                "the receipt is kept on this machine, not in the store: %s", error.message
+            )
+    return _save_here(name, data)
+
+
+def _save_here(name: str, data: bytes) -> Path:
     folder = state_folder() / "receipts"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{what}-{started:%Y%m%dT%H%M%S.%fZ}.json"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"receipt": what, "format": 1, **facts}, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(descriptor)
-    except OSError as error:
+        with aside(folder / name) as new:
+            new.file.write(data)
+            new.commit()
+    except (OSError, EtscloneError) as error:
         raise EtscloneError(
-            f"the {what} is done and verified, but its receipt cannot be kept in {folder}: {error.strerror}",
+            f"all is done and verified, but the receipt cannot be kept in {folder}: {error}",
             hint="set ETSCLONE_STATE to a folder that can be written",
         ) from error
-    return path
+    return folder / name

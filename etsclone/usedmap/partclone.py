@@ -38,20 +38,26 @@ def used_map(partition: Partition) -> UsedMap:
     if reader is None:
         return _everything(partition, "")
     if not partition.device:
-        return _everything(partition, f"the kernel has no device for it: run partx --update on {partition.device}")
+        return _everything(partition, "everything is copied: the kernel has no device for it")
     try:
         used = _read_domain(reader, partition)
     except (CommandFailed, FormatError) as error:
         return _everything(partition, f"everything is copied: {error.message}")
     return UsedMap(
-        partition.number, partition.content.type, partition.start, partition.size, used.shifted(partition.start), reader
+        partition.number,
+        partition.content.type,
+        partition.start,
+        partition.size,
+        used.shifted(partition.start),
+        reader,
     )
 
 
 def _read_domain(reader: str, partition: Partition) -> Extents:
     with tempfile.TemporaryDirectory(prefix="etsclone-") as folder:
-        output = os.path.join(folder, "domain")
-        run(reader, ["-D", "-s", partition.device, "-o", output, "-L", os.path.join(folder, "log")])
+        output, log = os.path.join(folder, "domain"), os.path.join(folder, "log")
+        # -f 0: its progress display sleeps between updates, for two seconds by default, and is waited for in the end.
+        run(reader, ["-D", "-f", "0", "-s", partition.device, "-o", output, "-L", log])
         with open(output, encoding="ascii", errors="replace") as file:
             domain = parse_mapfile(file.read())
     if domain.end > partition.size or domain.blocks[0][0].start != 0:
@@ -65,5 +71,11 @@ def _read_domain(reader: str, partition: Partition) -> Extents:
 def _everything(partition: Partition, note: str) -> UsedMap:
     whole = Extents.between(partition.start, partition.end)
     return UsedMap(
-        partition.number, partition.content.type, partition.start, partition.size, whole, "every block", note
+        partition.number,
+        partition.content.type,
+        partition.start,
+        partition.size,
+        whole,
+        "every block",
+        note,
     )

@@ -1,0 +1,44 @@
+"""`etsclone brd init`: make a store for a pair."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from etsclone.errors import UsageError
+from etsclone.profiles import load_profile
+from etsclone.store.folder import create
+
+HELP = "make a BRD store for a pair, in a new or empty folder"
+
+
+def configure(parser: ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "store", metavar="STORE", type=Path, help="folder, usually on a removable medium"
+    )
+    parser.add_argument("--pair", metavar="NAME", required=True, help="name of the pair of servers")
+    parser.add_argument(
+        "--profile",
+        metavar="PROFILE",
+        required=True,
+        help="the kind of server, such as ltsp-isc-dhcp",
+    )
+
+
+def run(arguments: Namespace) -> None:
+    """Make the store.
+
+    Raises:
+        UsageError: for a pair name that is none, or an unknown profile.
+        StoreRefused: when the folder is not empty.
+    """
+    profile = load_profile(arguments.profile)
+    try:
+        store = create(arguments.store, arguments.pair, profile.name, profile.roles)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print(
+        f"{store.path} keeps the BRD of pair {store.pair} ({profile.name}), roles {' and '.join(store.roles)}"
+    )
+    print(
+        "next: `etsclone brd keygen` on each server, then `etsclone brd trust` for each public key"
+    )

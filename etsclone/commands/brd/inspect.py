@@ -1,0 +1,131 @@
+"""`etsclone brd list` and `etsclone brd show`: what a store or an overlay says it holds, verified or not."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from etsclone.commands.output import add_json, print_json, print_table
+from etsclone.errors import EtscloneError
+from etsclone.model.brd import Header
+from etsclone.overlay.container import read_envelope
+from etsclone.overlay.header import decode, digest
+from etsclone.overlay.signing import check
+from etsclone.overlay.sshwire import fingerprint
+from etsclone.store.folder import open_store
+from etsclone.units import human
+
+LIST_HELP = "list the generations in a store (signatures are not checked: see verify)"
+SHOW_HELP = "show what an overlay says of itself, and whose key signed it"
+
+
+def configure_list(parser: ArgumentParser) -> None:
+    """Add the arguments of `list`."""
+    parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
+    add_json(parser)
+
+
+def configure_show(parser: ArgumentParser) -> None:
+    """Add the arguments of `show`."""
+    parser.add_argument(
+        "overlay", metavar="OVERLAY", type=Path, help="an overlay file, ROLE-NNNNNN.brd"
+    )
+    add_json(parser)
+
+
+def run_list(arguments: Namespace) -> None:
+    """Print a line a generation, oldest first; unreadable ones with the reason."""
+    store = open_store(arguments.store)
+    found = [
+        _row(item.path) | {"role": role, "generation": item.number}
+        for role in store.roles
+        for item in store.generations(role)
+    ]
+    if arguments.json:
+        print_json(
+            {
+                "pair": store.pair,
+                "profile": store.profile,
+                "roles": list(store.roles),
+                "overlays": found,
+            }
+        )
+        return
+    print(f"pair {store.pair}, profile {store.profile}, roles {', '.join(store.roles)}")
+    header = ("ROLE", "GENERATION", "CREATED", "HOST", "SIZE")
+    print_table(header, [_cells(row) for row in found])
+
+
+def run_show(arguments: Namespace) -> None:
+    """Print the header's facts.
+
+    Raises:
+        OverlayMalformed: when it is no overlay.
+        SignatureInvalid: when the header was changed since it was signed.
+    """
+    envelope = read_envelope(arguments.overlay)
+    # Whether the key is to be trusted is the question of `verify`; that the bytes are those that it signed is checked.
+    signature = check(envelope.header, envelope.signature)
+    header = decode(envelope.header)
+    facts = header_facts(header) | {
+        "digest": digest(envelope.header),
+        "signed_by": fingerprint(signature.key),
+    }
+    if arguments.json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):>12}  {_text(value)}")
+
+
+def header_facts(header: Header) -> dict[str, object]:
+    """A header as JSON facts; sizes in bytes."""
+    return {
+        "pair": header.pair,
+        "role": header.role,
+        "generation": header.generation,
+        "host": header.host,
+        "created": f"{header.created:%Y-%m-%dT%H:%M:%SZ}",
+        "profile": header.profile,
+        "profile_sha256": header.profile_sha256,
+        "previous": header.previous,
+        "table_uuid": header.clone.table_uuid,
+        "filesystems": [
+            {"type": each.type, "uuid": each.uuid} for each in header.clone.filesystems
+        ],
+        "members": [
+            {"name": each.name, "size": each.size, "sha256": each.sha256} for each in header.members
+        ],
+        "scope": {
+            "role": list(header.scope.role),
+            "disk": list(header.scope.disk),
+            "volatile": list(header.scope.volatile),
+        },
+    }
+
+
+def _row(path: Path) -> dict[str, object]:
+    row: dict[str, object] = {"path": str(path), "size": path.stat().st_size}
+    try:
+        header = decode(read_envelope(path).header)
+    except EtscloneError as error:
+        return row | {"error": error.message}
+    return row | {"created": f"{header.created:%Y-%m-%dT%H:%M:%SZ}", "host": header.host}
+
+
+def _cells(row: dict[str, object]) -> tuple[str, ...]:
+    size = row["size"]
+    created = str(row.get("created", f"unreadable: {row.get('error')}"))
+    return (
+        str(row["role"]),
+        f"{row['generation']:06d}",
+        created,
+        str(row.get("host", "")),
+        human(int(str(size))),
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {len(items)} patterns" for key, items in value.items())
+    if isinstance(value, list):
+        return "; ".join(" ".join(str(part) for part in item.values()) for item in value)
+    return "-" if value is None else str(value)

@@ -1,0 +1,366 @@
+"""The overlay file: four members in an uncompressed tar, written in one way and read as if an enemy had made it.
+
+Nothing of the header is interpreted before its signature holds, and no byte of payload or inventory leaves this
+module before all bytes of the file were checked. The format is specified in `docs/brd-format.md`.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import InitVar, dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from etsclone.errors import (
+    DigestMismatch,
+    OverlayMalformed,
+    OverlayMismatch,
+    StoreFull,
+    UsageError,
+    VerificationFailed,
+)
+from etsclone.model.brd import Header, Member, Signer
+from etsclone.overlay import ustar
+from etsclone.overlay.header import MAX_HEADER, decode, digest, encode
+from etsclone.overlay.signing import verify
+from etsclone.overlay.trust import Trust
+from etsclone.units import MIB
+
+HEADER = "header.json"
+SIGNATURE = "header.json.sig"
+MAX_SIGNATURE = 4 * 1024
+"""Bytes. An Ed25519 signature needs 292."""
+
+_CHUNK = MIB
+_IN_MEMORY = 64 * MIB
+"""Members up to this size are copied into memory and never touch the rescue system's disk: they may hold secrets."""
+
+_SEAL = object()
+_HINT = "the file is damaged or was tampered with: take another copy, or an older generation"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The signed bytes of a header, the signature file, and the time (seconds since the epoch) of their tar headers.
+
+    Nothing here is verified; `etsclone.overlay.header.decode` shows what the header claims.
+    """
+
+    header: bytes
+    signature: bytes
+    mtime: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedOverlay:
+    """An overlay of which every byte was verified; only `open_verified` makes one. Close it, or use it in a `with`.
+
+    `digest` is the sha256 (hex) of the header's bytes, by which the next generation names this one.
+    """
+
+    header: Header
+    digest: str
+    signer: Signer
+    _spools: tuple[BinaryIO, ...] = field(repr=False)
+    seal: InitVar[object]
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("an overlay is verified by open_verified, and by nothing else")
+
+    def payload(self) -> BinaryIO:
+        """A new stream over the verified, still compressed bytes of the payload. It must be read before `close`."""
+        return _reader(self._spools[0])
+
+    def inventory(self) -> BinaryIO:
+        """A new stream over the verified, still compressed bytes of the inventory. It must be read before `close`."""
+        return _reader(self._spools[1])
+
+    def close(self) -> None:
+        """Give back the space of the private copies."""
+        for spool in self._spools:
+            spool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def measure(name: str, stream: BinaryIO) -> Member:
+    """What the header must say of a member: name, size in bytes and sha256 of all that `stream` still holds."""
+    sha256, size = hashlib.sha256(), 0
+    while chunk := stream.read(_CHUNK):
+        sha256.update(chunk)
+        size += len(chunk)
+    return Member(name, size, sha256.hexdigest())
+
+
+def write_overlay(
+    out: BinaryIO,
+    header: Header,
+    sign: Callable[[bytes], bytes],
+    payload: BinaryIO,
+    inventory: BinaryIO,
+) -> str:
+    """Write an overlay file; equal arguments give equal bytes.
+
+    Args:
+        out: where it goes; on an error it holds an unfinished overlay.
+        header: what is signed; its members must be those that `measure` finds in the two streams.
+        sign: makes the armored signature over the header's bytes.
+        payload: the compressed payload, read from where the stream stands to its end.
+        inventory: the compressed inventory, likewise.
+
+    Returns:
+        The digest (sha256, hex) of the header's bytes.
+
+    Raises:
+        OverlayMalformed: when the header or the signature is above its limit.
+        DigestMismatch: when a stream does not hold what the header says.
+    """
+    header_bytes, mtime = encode(header), int(header.created.timestamp())
+    signature = sign(header_bytes)
+    if len(signature) > MAX_SIGNATURE:
+        raise OverlayMalformed(
+            f"the signature has {len(signature)} bytes, more than {MAX_SIGNATURE}"
+        )
+    for name, content in ((HEADER, header_bytes), (SIGNATURE, signature)):
+        out.writelines(
+            (ustar.header(name, len(content), mtime), content, bytes(ustar.padding(len(content))))
+        )
+    for member, stream in zip(header.members, (payload, inventory), strict=True):
+        out.write(ustar.header(member.name, member.size, mtime))
+        _copy_checked(member, stream, out)
+        if stream.read(1):
+            raise DigestMismatch(f"{member.name} holds more than its header says")
+        out.write(bytes(ustar.padding(member.size)))
+    out.write(ustar.END)
+    return digest(header_bytes)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_envelope(source: Path | BinaryIO) -> Envelope:
+    """Read the header's and the signature's bytes, not trusting any: at most 70 KiB, whatever the file says.
+
+    Raises:
+        OverlayMalformed: when the file does not begin as every overlay does.
+        UsageError: when it cannot be opened.
+    """
+    with _opened(source) as file:
+        return _read_envelope(file)
+
+
+def open_verified(
+    source: Path | BinaryIO,
+    trust: Trust,
+    *,
+    role: str | None = None,
+    pair: str | None = None,
+    generation: int | None = None,
+    spool: Path | None = None,
+) -> VerifiedOverlay:
+    """Verify an overlay file, every byte of it, and return what it holds.
+
+    Payload and inventory are copied into private files without a name while they are checked (small ones in memory),
+    so that what is used later is what was verified, even if the overlay lies on a medium that others can write to.
+
+    Args:
+        source: the overlay; a stream is read from where it stands and need not be seekable.
+        trust: which keys may sign for which roles.
+        role: the role that it must be of; None takes the one that the header names.
+        pair: the pair that it must be of; None takes any.
+        generation: the generation that it must be; None takes any.
+        spool: the folder for private copies above 64 MiB; None takes the system's temporary folder.
+
+    Raises:
+        TrustRefused: when nobody is trusted at all.
+        SignatureInvalid: when the signature does not hold, or its key is not trusted for the role.
+        OverlayMismatch: when it is a genuine overlay of another role, pair or generation.
+        OverlayMalformed, DigestMismatch: when any other byte is not as it was written.
+        StoreFull: when the private copies need more space than there is.
+        UsageError: when the file cannot be opened.
+    """
+    with _opened(source) as file, _space_for(spool), contextlib.ExitStack() as spools:
+        envelope = _read_envelope(file)
+        header, signer = _accept(envelope, trust)
+        _check_asked(header, role, pair, generation)
+        copies = []
+        for member in header.members:
+            copies.append(spools.enter_context(_private_file(member.size, spool)))
+            _spool(file, member, envelope.mtime, copies[-1])
+        if _read_exactly(file, len(ustar.END), "its end") != ustar.END or file.read(1):
+            raise OverlayMalformed("there are bytes after the last member", hint=_HINT)
+        spools.pop_all()
+        return VerifiedOverlay(header, digest(envelope.header), signer, tuple(copies), _SEAL)
+
+
+def _accept(envelope: Envelope, trust: Trust) -> tuple[Header, Signer]:
+    """The header, parsed only once a key that is trusted for something signed it; then held to what it says."""
+    verify(envelope.header, envelope.signature, trust)
+    header = decode(envelope.header)
+    signer = verify(envelope.header, envelope.signature, trust, header.role, header.created)
+    if envelope.mtime != int(header.created.timestamp()):
+        raise OverlayMalformed(
+            "the times of the tar headers differ from the signed time", hint=_HINT
+        )
+    return header, signer
+
+
+def _check_asked(
+    header: Header, role: str | None, pair: str | None, generation: int | None
+) -> None:
+    what = (
+        f"the overlay is generation {header.generation} of role {header.role} of pair {header.pair}"
+    )
+    for asked, found, name in (
+        (pair, header.pair, "pair"),
+        (role, header.role, "role"),
+        (generation, header.generation, "generation"),
+    ):
+        if asked is not None and asked != found:
+            raise OverlayMismatch(
+                f"{what}, not of {name} {asked}", hint="it was moved or renamed: ask for what it is"
+            )
+
+
+def _read_envelope(file: BinaryIO) -> Envelope:
+    header, mtime = _read_small(file, HEADER, MAX_HEADER)
+    signature, signature_mtime = _read_small(file, SIGNATURE, MAX_SIGNATURE)
+    if mtime != signature_mtime:
+        raise OverlayMalformed("the times of the tar headers differ", hint=_HINT)
+    return Envelope(header, signature, mtime)
+
+
+def _read_small(file: BinaryIO, name: str, limit: int) -> tuple[bytes, int]:
+    """A member whose size is not known beforehand, and its time; the size is checked before anything is read."""
+    block = _read_exactly(file, ustar.BLOCK, f"the tar header of {name}")
+    try:
+        size, mtime = ustar.size_and_mtime(block)
+    except ValueError as error:
+        raise OverlayMalformed(
+            f"there is no tar header where {name} must stand",
+            hint="this is no overlay, or it is damaged",
+        ) from error
+    _check_block(block, name, size, mtime)
+    if size > limit:
+        raise OverlayMalformed(f"{name} has {size} bytes, more than {limit}", hint=_HINT)
+    content = _read_exactly(file, size, name)
+    _read_padding(file, size, name)
+    return content, mtime
+
+
+def _check_block(block: bytes, name: str, size: int, mtime: int) -> None:
+    if block == ustar.header(name, size, mtime):
+        return
+    found = ustar.name_of(block)
+    if found != name:
+        raise OverlayMalformed(f"{found or 'nothing'} stands where {name} must stand", hint=_HINT)
+    raise OverlayMalformed(f"the tar header of {name} is not the one that it must be", hint=_HINT)
+
+
+def _spool(file: BinaryIO, member: Member, mtime: int, copy: BinaryIO) -> None:
+    """Copy the member that comes next in `file`, complete and checked."""
+    block = _read_exactly(file, ustar.BLOCK, f"the tar header of {member.name}")
+    _check_block(block, member.name, member.size, mtime)
+    _copy_checked(member, file, copy)
+    copy.flush()
+    _read_padding(file, member.size, member.name)
+
+
+def _private_file(size: int, folder: Path | None) -> BinaryIO:
+    """An empty file without a name, for `size` bytes."""
+    if size <= _IN_MEMORY:
+        return open(os.memfd_create("overlay"), "w+b")
+    return tempfile.TemporaryFile(dir=folder)
+
+
+def _copy_checked(member: Member, source: BinaryIO, out: BinaryIO) -> None:
+    sha256, left = hashlib.sha256(), member.size
+    while left:
+        chunk = _read_exactly(source, min(left, _CHUNK), member.name)
+        sha256.update(chunk)
+        out.write(chunk)
+        left -= len(chunk)
+    if sha256.hexdigest() != member.sha256:
+        raise DigestMismatch(
+            f"{member.name} does not have the digest that its header vouches for", hint=_HINT
+        )
+
+
+def _read_padding(file: BinaryIO, size: int, name: str) -> None:
+    if any(_read_exactly(file, ustar.padding(size), name)):
+        raise OverlayMalformed(f"the padding after {name} is not zero", hint=_HINT)
+
+
+def _read_exactly(file: BinaryIO, size: int, what: str) -> bytes:
+    data = b""
+    while len(data) < size:  # a pipe may give less than it is asked for
+        chunk = file.read(size - len(data))
+        if not chunk:
+            raise OverlayMalformed(f"the overlay is truncated: it ends in {what}", hint=_HINT)
+        data += chunk
+    return data
+
+
+@contextlib.contextmanager
+def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """The stream to read; messages about a path begin with it."""
+    if not isinstance(source, Path):
+        yield source
+        return
+    try:
+        file = source.open("rb")
+    except OSError as error:
+        raise UsageError(
+            f"{source}: {error.strerror}", hint="`etsclone brd list` shows what there is"
+        ) from error
+    with file:
+        try:
+            yield file
+        except VerificationFailed as error:
+            raise type(error)(f"{source}: {error.message}", hint=error.hint) from error
+
+
+@contextlib.contextmanager
+def _space_for(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise StoreFull(
+            f"no space left in {folder or tempfile.gettempdir()} for the verified copy of the overlay",
+            hint="free some space, or set TMPDIR to a folder with more",
+        ) from error
+
+
+class _SpoolReader(io.RawIOBase):
+    """Reads a file by position, so that several readers (and a forked child) do not move each other's place."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = os.preadv(self._file.fileno(), [buffer], self._position)
+        self._position += count
+        return count
+
+
+def _reader(file: BinaryIO) -> BinaryIO:
+    return io.BufferedReader(_SpoolReader(file))

@@ -1,0 +1,212 @@
+"""The door to the files of a tree: folder by folder, and no symbolic link is ever followed.
+
+Paths are absolute bytes as seen inside the tree; `root` is a descriptor of the tree's top folder. Nothing here
+imports a module late or asks the system for user names, so all of it works inside `etsclone.chroot.in_chroot`.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from etsclone.errors import DeviceError, TargetFull, UnsafePath
+from etsclone.model.extents import Extent, Extents
+from etsclone.model.tree import ancestors, printable
+
+CHUNK = 1 << 20
+"""How many bytes are read at a time."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK, opening what has just become a fifo would wait for ever.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+Attributes = tuple[tuple[str, bytes], ...]
+
+
+@contextmanager
+def opened_root(root: str) -> Iterator[int]:
+    """The top folder of a tree as a descriptor; `root` may itself be reached through symbolic links."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def opened_folder(root: int, path: bytes) -> Iterator[int]:
+    """A folder of the tree as a descriptor.
+
+    Raises:
+        UnsafePath: when a component is a symbolic link or no folder.
+        FileNotFoundError: when a component is missing.
+    """
+    descriptor = os.dup(root)
+    try:
+        for component in filter(None, path.split(b"/")):
+            below = _folder_below(descriptor, component, path)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _folder_below(folder: int, name: bytes, path: bytes) -> int:
+    try:
+        return _open_quietly(name, _FOLDER, folder)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise UnsafePath(
+            f"{printable(name)} on the way to {printable(path)} is a link or no folder",
+            hint="see what it is on the disk: the overlay expects a folder there",
+        ) from error
+
+
+def _open_quietly(name: bytes, flags: int, folder: int) -> int:
+    """Open without leaving a new access time; only the owner of a file (and root) may ask for that."""
+    try:
+        return os.open(name, flags | os.O_NOATIME, dir_fd=folder)
+    except PermissionError:
+        return os.open(name, flags, dir_fd=folder)
+
+
+@contextmanager
+def opened_file(folder: int, name: bytes) -> Iterator[int]:
+    """A regular file of an opened folder, for reading; never what a link points to.
+
+    Raises:
+        FileNotFoundError: when there is no regular file of that name.
+    """
+    try:
+        descriptor = _open_quietly(name, _FILE, folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
+            raise FileNotFoundError(errno.ENOENT, "not a file", name) from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a file", name)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def chunks(descriptor: int) -> Iterator[memoryview]:
+    """All bytes from a descriptor's position to its end. A piece is valid until the next is asked for."""
+    # Most files are small, and a fresh buffer costs more than reading them does.
+    buffer = memoryview(bytearray(min(os.fstat(descriptor).st_size + 1, CHUNK)))
+    while count := os.readv(descriptor, [buffer]):
+        yield buffer[:count]
+
+
+def data_extents(descriptor: int, size: int) -> Extents:
+    """Which of the first `size` bytes of a file are stored; the rest are holes that read as zeros."""
+    extents: list[Extent] = []
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data behind `position`
+                break
+            raise
+        position = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+        if start < position:
+            extents.append(Extent(start, position))
+    return Extents.of(extents)
+
+
+# --- extended attributes -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def working_in(folder: int) -> Iterator[None]:
+    """Make `folder` the working folder: the attributes of a symbolic link can only be reached by its name."""
+    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    os.fchdir(folder)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def read_attributes(target: bytes | int) -> Attributes:
+    """The extended attributes of a descriptor, or of a name in the working folder, sorted by name.
+
+    POSIX ACLs are among them in the kernel's binary form (xattr(7)). A filesystem without attributes has none, and
+    what may not be read is left out.
+    """
+    follow = isinstance(target, int)
+    found: list[tuple[str, bytes]] = []
+    try:
+        for name in sorted(os.listxattr(target, follow_symlinks=follow)):
+            with suppress(PermissionError):
+                found.append((name, os.getxattr(target, name, follow_symlinks=follow)))
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENODATA):
+            raise
+    return tuple(found)
+
+
+def write_attributes(target: bytes | int, wanted: Attributes) -> None:
+    """Give a descriptor, or a name in the working folder, these attributes."""
+    for name, value in wanted:
+        os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
+
+
+def drop_attributes(target: bytes | int, wanted: Attributes) -> None:
+    """Remove attributes that are not in `wanted`: new files inherit ACLs from the folder they are made in."""
+    keep = {name for name, _ in wanted}
+    for name, _ in read_attributes(target):
+        if name not in keep:
+            os.removexattr(target, name, follow_symlinks=isinstance(target, int))
+
+
+# --- changing ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def mtime_kept(folder: int) -> Iterator[None]:
+    """Give the folder back its times after its list of names was changed."""
+    before = os.fstat(folder)
+    yield
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextmanager
+def typed_errors(path: bytes) -> Iterator[None]:
+    """Turn what the kernel says when `path` cannot be written into etsclone's errors.
+
+    Raises:
+        TargetFull: no space, no inodes or no quota left.
+        DeviceError: an input or output error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TargetFull(
+                f"no space is left for {printable(path)}",
+                hint="free some space on the disk and rebuild again",
+            ) from error
+        if error.errno == errno.EIO:
+            raise DeviceError(f"input/output error at {printable(path)}") from error
+        raise
+
+
+def filesystem_top(root: int, path: bytes) -> bytes:
+    """The topmost folder of the filesystem that holds `path`, or will when its missing folders are made."""
+    top, device = b"/", os.fstat(root).st_dev
+    for ancestor in ancestors(path)[1:]:
+        try:
+            with opened_folder(root, ancestor) as folder:
+                here = os.fstat(folder).st_dev
+        except (FileNotFoundError, UnsafePath):
+            break
+        if here != device:
+            top, device = ancestor, here
+    return top

@@ -1,0 +1,274 @@
+"""The payload of an overlay: the scope as a pax archive, compressed with zstd.
+
+Members are in byte order of their paths, so a folder comes before what it holds and nothing comes twice. Folders on
+the way that are not in the scope are not members: `tar -x` by hand must not change them. Where such a folder is
+missing, etsclone and tar alike make it with mode 0755 and root as its owner.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import IO, BinaryIO, Self
+
+from etsclone.errors import HostilePayload, SourceRefused, UnsafePath
+from etsclone.model.extents import Extents
+from etsclone.model.scope import Scope
+from etsclone.model.tree import STAGING, Entry, Kind, Tree, ancestors, name_of, parent_of, printable
+from etsclone.overlay import pax
+from etsclone.overlay.compression import Source, compressed, decompressed
+from etsclone.overlay.files import CHUNK, data_extents, opened_file, opened_folder, opened_root
+from etsclone.overlay.paxread import PaxMember, end_member, next_member
+from etsclone.units import GIB, MIB, human
+
+LEVEL = 19
+"""zstd's level: the scope is small, and every byte is kept for years."""
+
+PAYLOAD_LIMIT = 4 * GIB
+"""The most bytes that a payload may hold, holes of sparse files included. Larger ones are neither written nor read."""
+
+_IN_MEMORY = 64 * MIB
+"""Content up to this size never touches a disk on its way: it may be host keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What went into a payload: `tree` as it can be read back, and sentences about what changed under way."""
+
+    tree: Tree
+    warnings: tuple[str, ...]
+
+
+def write_payload(out: BinaryIO, root: str, tree: Tree, *, limit: int = PAYLOAD_LIMIT) -> Archived:
+    """Archive what a scan of `root` found in the scope, reading the files a second time.
+
+    A file that is no longer what the scan saw is archived as it is now, with a warning; the returned tree always
+    describes the archive. Sockets are left out: they mean nothing without their process.
+
+    Args:
+        out: gets the compressed archive; need not be seekable.
+        root: the top of the tree; `/` inside `chroot.in_chroot`.
+        tree: `Scan.scope`.
+        limit: the most bytes that the archive may hold.
+
+    Raises:
+        SourceRefused: when there is too much, or a file vanished or became something else.
+        OSError: when something cannot be read or written.
+    """
+    total = sum(entry.size for entry in tree.values() if not entry.link_to)
+    if total > limit:
+        raise SourceRefused(
+            f"the scope holds {human(total)}, more than the {human(limit)} that an overlay may hold",
+            hint="name what is not configuration as volatile in the profile",
+        )
+    with opened_root(root) as top, compressed(out, LEVEL) as archive:
+        writer = _Writer(archive, top)
+        for entry in sorted(tree.values(), key=lambda entry: entry.path):
+            writer.add(entry)
+        archive.write(pax.END)
+    return Archived(writer.tree, tuple(writer.warnings))
+
+
+class _Writer:
+    """Writes members and remembers what they were."""
+
+    def __init__(self, archive: BinaryIO, top: int) -> None:
+        self.tree: dict[bytes, Entry] = {}
+        self.warnings: list[str] = []
+        self._archive = archive
+        self._top = top
+
+    def add(self, entry: Entry) -> None:
+        if entry.kind is Kind.SOCKET:
+            return
+        if entry.link_to:
+            leader = self.tree[entry.link_to]
+            entry = replace(leader, path=entry.path, link_to=entry.link_to)
+        if entry.kind is Kind.FILE and not entry.link_to:
+            entry = self._add_file(entry)
+        else:
+            self._archive.write(pax.header(entry, Extents()))
+        self.tree[entry.path] = entry
+
+    def _add_file(self, entry: Entry) -> Entry:
+        with _reopened(self._top, entry.path) as descriptor:
+            size = os.fstat(descriptor).st_size
+            data = data_extents(descriptor, size)
+            archived = replace(entry, size=size)
+            self._archive.write(pax.header(archived, data))
+            archived = replace(archived, sha256=self._copy(descriptor, size, data))
+        if archived != entry:
+            self.warnings.append(f"{printable(entry.path)} changed while it was captured")
+        return archived
+
+    def _copy(self, descriptor: int, size: int, data: Extents) -> str:
+        """Archive the stored bytes; return the digest of the whole, holes included."""
+        digest = hashlib.sha256()
+        for start, length, stored in _runs(size, data):
+            for offset in range(start, start + length, CHUNK):
+                count = min(CHUNK, start + length - offset)
+                piece = os.pread(descriptor, count, offset) if stored else b""
+                # The header has promised the size: a file that shrinks now gets zeros, and a warning.
+                piece = piece.ljust(count, b"\0")
+                digest.update(piece)
+                if stored:
+                    self._archive.write(piece)
+        self._archive.write(pax.padding(data.size))
+        return digest.hexdigest()
+
+
+def _runs(size: int, data: Extents) -> Iterator[tuple[int, int, bool]]:
+    """Start, length, and whether it is stored, of the data and holes that a file consists of, in order."""
+    stored = [(extent.start, extent.size, True) for extent in data]
+    holes = [(extent.start, extent.size, False) for extent in data.complement(size)]
+    yield from sorted(stored + holes)
+
+
+@contextmanager
+def _reopened(top: int, path: bytes) -> Iterator[int]:
+    """A file that the scan found, once more."""
+    try:
+        with (
+            opened_folder(top, parent_of(path)) as folder,
+            opened_file(folder, name_of(path)) as descriptor,
+        ):
+            yield descriptor
+    except (FileNotFoundError, UnsafePath) as error:
+        raise SourceRefused(
+            f"{printable(path)} vanished while it was captured", hint="capture again"
+        ) from error
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the stored bytes of a file begin in the spool, and which bytes of the file they are."""
+
+    offset: int
+    data: Extents
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A payload that was read to its end and found sound; only `read_payload` makes one. Close it after use.
+
+    `tree` is what the overlay holds. The content is kept in memory, or in an unnamed file when it is large.
+    """
+
+    tree: Tree
+    _places: Mapping[bytes, _Place] = field(repr=False)
+    _spool: IO[bytes] = field(repr=False)
+
+    def pieces(self, path: bytes) -> Iterator[tuple[int, bytes]]:
+        """The stored bytes of a file of `tree` that is no hard link: (offset in the file, bytes). The rest is holes."""
+        place = self._places[path]
+        position = place.offset
+        for extent in place.data:
+            for offset in range(extent.start, extent.end, CHUNK):
+                self._spool.seek(position)
+                piece = self._spool.read(min(CHUNK, extent.end - offset))
+                position += len(piece)
+                yield offset, piece
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._spool.close()
+
+
+def read_payload(stream: BinaryIO, scope: Scope, *, limit: int = PAYLOAD_LIMIT) -> Payload:
+    """Read and check a whole payload before anything of it can be used.
+
+    Args:
+        stream: the compressed archive, to its end.
+        scope: that of the signed header; a member outside of it is refused.
+        limit: the most bytes that it may hold, packed or as files.
+
+    Raises:
+        HostilePayload: for whatever `write_payload` cannot have written: paths that are not plain or not in the scope,
+            out of order or twice, below something that is no folder, hard links to what is not a file before them,
+            unknown kinds of members, content that is damaged, cut off, too large or followed by anything.
+    """
+    spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - the payload keeps and closes it
+    try:
+        reader = _Reader(Source(decompressed(stream, limit)), scope, spool, limit)
+        while reader.advance():
+            pass
+    except BaseException:
+        spool.close()
+        raise
+    return Payload(reader.tree, reader.places, spool)
+
+
+class _Reader:
+    """Takes members one by one; what it has taken is sound."""
+
+    def __init__(self, source: Source, scope: Scope, spool: IO[bytes], limit: int) -> None:
+        self.tree: dict[bytes, Entry] = {}
+        self.places: dict[bytes, _Place] = {}
+        self._source = source
+        self._scope = scope
+        self._spool = spool
+        self._left = limit
+        self._last = b""
+
+    def advance(self) -> bool:
+        member = next_member(self._source)
+        if member is None:
+            return False
+        entry = member.entry
+        self._check_path(entry.path)
+        if entry.link_to is not None:
+            entry = self._linked(entry)
+        elif entry.kind is Kind.FILE:
+            entry = self._take_content(member)
+        self.tree[entry.path] = entry
+        return True
+
+    def _check_path(self, path: bytes) -> None:
+        if path not in self._scope or STAGING in path.split(b"/"):
+            raise HostilePayload(f"archive holds a path outside of its scope: {printable(path)}")
+        if path <= self._last:
+            raise HostilePayload(f"archive holds a path twice or out of order: {printable(path)}")
+        self._last = path
+        for ancestor in ancestors(path):
+            carried = self.tree.get(ancestor)
+            if carried.kind is not Kind.FOLDER if carried else ancestor in self._scope:
+                raise HostilePayload(f"archive holds a path without its folder: {printable(path)}")
+
+    def _linked(self, entry: Entry) -> Entry:
+        leader = self.tree.get(entry.link_to or b"")
+        if leader is None or leader.kind is not Kind.FILE or leader.link_to is not None:
+            raise HostilePayload(f"hard link to what is no file before it: {printable(entry.path)}")
+        return replace(leader, path=entry.path, link_to=leader.path)
+
+    def _take_content(self, member: PaxMember) -> Entry:
+        entry, data = member.entry, member.data
+        self._left -= entry.size
+        if self._left < 0:
+            raise HostilePayload(f"archive holds too much: {printable(entry.path)}")
+        self.places[entry.path] = _Place(self._spool.tell(), data)
+        digest = hashlib.sha256()
+        for _, length, stored in _runs(entry.size, data):
+            for piece in self._source.chunks(length) if stored else _zeros(length):
+                digest.update(piece)
+                if stored:
+                    self._spool.write(piece)
+        end_member(self._source, data.size)
+        return replace(entry, sha256=digest.hexdigest())
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    for start in range(0, count, CHUNK):
+        yield bytes(min(CHUNK, count - start))

@@ -1,0 +1,195 @@
+"""Ed25519 keys in OpenSSH's files, and signatures that `ssh-keygen -Y verify` accepts.
+
+The only importer of `cryptography`. The formats are in `sshwire`, who is trusted for what in `trust`.
+"""
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from etsclone.errors import KeyRefused, SignatureInvalid
+from etsclone.model.brd import NAMESPACE, Signer
+from etsclone.overlay.sshwire import (
+    SshSignature,
+    armor,
+    fingerprint,
+    parse_signature,
+    public_blob,
+    raw_public_key,
+    signed_data,
+)
+from etsclone.overlay.trust import Trust, public_key_line
+
+_HASH = "sha512"
+"""What ssh-keygen takes by default, so that our signatures are the same bytes as its own."""
+
+_MAX_KEY_FILE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """An Ed25519 private key, ready to sign."""
+
+    private: Ed25519PrivateKey = field(repr=False)
+
+    @property
+    def public_key(self) -> bytes:
+        """The wire form of the public key, as `Trust.signer_for` wants it."""
+        return public_blob(self.private.public_key().public_bytes_raw())
+
+    @property
+    def fingerprint(self) -> str:
+        """The key's SHA256 fingerprint, as `ssh-keygen -l` prints it."""
+        return fingerprint(self.public_key)
+
+
+def generate_key(path: Path, passphrase: bytes | None = None, comment: str = "") -> str:
+    """Make a key: the private one at `path` (mode 0600, OpenSSH's format), the public one at `path` + `.pub`.
+
+    Args:
+        path: where the private key goes; neither file may exist.
+        passphrase: encrypts the private key; None or empty leaves it in the clear.
+        comment: the last field of the public key's line.
+
+    Returns:
+        The line of the public key, as in the `.pub` file.
+
+    Raises:
+        KeyRefused: when one of the files exists already.
+        OSError: when they cannot be written.
+    """
+    public_path = path.with_name(f"{path.name}.pub")
+    if os.path.lexists(public_path):
+        raise KeyRefused(
+            f"{public_path} exists already", hint="choose another name: keys are never overwritten"
+        )
+    private = Ed25519PrivateKey.generate()
+    protection = (
+        serialization.BestAvailableEncryption(passphrase)
+        if passphrase
+        else serialization.NoEncryption()
+    )
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, protection
+    )
+    line = public_key_line(SigningKey(private).public_key, comment)
+    _write_new(path, pem, 0o600)
+    _write_new(public_path, line.encode(), 0o644)
+    return line
+
+
+def load_private_key(path: Path, ask_passphrase: Callable[[], bytes]) -> SigningKey:
+    """Read an OpenSSH Ed25519 private key; `ask_passphrase` is called only when the key is encrypted.
+
+    Raises:
+        KeyRefused: when the file is readable by others, is no OpenSSH private key, is not Ed25519, or the
+            passphrase is wrong.
+    """
+    data = _read_private(path)
+    try:
+        try:
+            private = serialization.load_ssh_private_key(data, None)
+        except TypeError:  # the documented way to say: this key is encrypted
+            private = _decrypt(path, data, ask_passphrase())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyRefused(
+            f"{path} is no OpenSSH private key that can be read: {error}",
+            hint="`etsclone brd keygen` makes one",
+        ) from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise KeyRefused(
+            f"the key in {path} is not of the type Ed25519", hint="`etsclone brd keygen` makes one"
+        )
+    return SigningKey(private)
+
+
+def sign(message: bytes, key: SigningKey) -> bytes:
+    """The armored signature over `message`: the same bytes as `ssh-keygen -Y sign -n brd@etsclone` writes."""
+    signature = key.private.sign(signed_data(_HASH, message))
+    return armor(SshSignature(key.public_key, _HASH, signature))
+
+
+def check(message: bytes, armored: bytes) -> SshSignature:
+    """The signature, once it holds over `message` under the key that it names itself. Trust is another question.
+
+    Raises:
+        SignatureInvalid: when the signature does not have its format, or does not fit the message.
+    """
+    signature = parse_signature(armored)
+    key = Ed25519PublicKey.from_public_bytes(raw_public_key(signature.key))
+    try:
+        key.verify(signature.signature, signed_data(signature.hash_algorithm, message))
+    except InvalidSignature as error:
+        raise SignatureInvalid(
+            "the signature does not fit: what was signed, or the signature, has been changed",
+            hint="take another copy or an older generation, and find out who changed this one",
+        ) from error
+    return signature
+
+
+def verify(
+    message: bytes,
+    armored: bytes,
+    trust: Trust,
+    role: str | None = None,
+    at: datetime | None = None,
+) -> Signer:
+    """Whose key signed exactly this message, once that is proven and the key is trusted.
+
+    Args:
+        message: the bytes that were signed.
+        armored: the signature file.
+        trust: which keys may sign for which roles.
+        role: the role that the key must be trusted for; None asks for any.
+        at: the time at which the key's listing must be valid; None asks for any.
+
+    Raises:
+        SignatureInvalid: when the signature does not hold or its key is not trusted for this.
+        TrustRefused: when nobody is trusted at all.
+    """
+    return trust.signer_for(check(message, armored).key, role, NAMESPACE, at)
+
+
+def _decrypt(path: Path, data: bytes, passphrase: bytes) -> serialization.SSHPrivateKeyTypes:
+    try:
+        return serialization.load_ssh_private_key(data, passphrase)
+    except (ValueError, TypeError) as error:
+        raise KeyRefused(
+            f"the passphrase does not open {path}", hint="try again; the key file is unchanged"
+        ) from error
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            # The same rule as ssh's: a key of our own that others can read is no secret any more.
+            if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
+                raise KeyRefused(
+                    f"others can read the private key {path}", hint=f"chmod 600 {path}"
+                )
+            return file.read(_MAX_KEY_FILE)
+    except OSError as error:
+        raise KeyRefused(
+            f"{path}: {error.strerror}", hint="name the file of the private key"
+        ) from error
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError as error:
+        raise KeyRefused(
+            f"{path} exists already", hint="choose another name: keys are never overwritten"
+        ) from error
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)

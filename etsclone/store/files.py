@@ -1,0 +1,192 @@
+"""Files on media that may be full, read-only, pulled out or cut from power: locked, written aside, synced, renamed.
+
+Works on vfat and exfat too, which have no owners and no hard links: nothing is ever linked, and that no file is
+replaced is checked under the lock.
+"""
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from etsclone.errors import DeviceError, EtscloneError, StoreFull, StoreRefused
+
+LOCK_NAME = ".lock"
+ASIDE_NAME = ".new"
+"""One name per folder: whatever a killed writer left is found, and removed, by the next one."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_GONE = {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE}
+
+
+@contextlib.contextmanager
+def typed_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says about writing to `path` into what etsclone says.
+
+    Raises:
+        StoreFull: for no space (or quota, or a file too large for the filesystem).
+        StoreRefused: for read-only media and missing rights.
+        DeviceError: for media that fail or are gone.
+        OSError: anything else, as it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        typed = _typed(error, path)
+        if typed is None:
+            raise
+        raise typed from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the folder's lock, so that no other process writes there. It ends with the process, however that ends.
+
+    Raises:
+        StoreRefused: when another process holds it (unless `wait`), or the folder cannot be written to.
+    """
+    with typed_errors(folder):
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(descriptor, folder, wait=wait)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class NewFile:
+    """A file (mode 0600) that is written aside and gets its name only when it is complete. See `aside`."""
+
+    __slots__ = ("_replace", "committed", "file", "target")
+
+    def __init__(self, target: Path, *, replace: bool) -> None:
+        self.target = target
+        self.committed = False
+        self._replace = replace
+        with typed_errors(target):
+            self._temporary.unlink(missing_ok=True)
+            self.file = io.BufferedWriter(_TypedFile(self._temporary, target))
+
+    @property
+    def _temporary(self) -> Path:
+        return self.target.with_name(ASIDE_NAME)
+
+    def commit(self) -> None:
+        """Give the file its name, once it is safe on the medium.
+
+        Raises:
+            StoreRefused: when the name is taken and must not be.
+            StoreFull, DeviceError: as `typed_errors`; the name then still means what it meant before.
+        """
+        with typed_errors(self.target):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+            if not self._replace and os.path.lexists(self.target):
+                raise StoreRefused(
+                    f"{self.target} exists already",
+                    hint="it is never overwritten: remove it yourself",
+                )
+            self._temporary.rename(self.target)
+            _sync_folder(self.target.parent)
+        self.committed = True
+
+    def discard(self) -> None:
+        """Remove what was written, if the medium still lets us."""
+        # The raw file: closing the buffered one would try to write its rest, and fail as the write before did.
+        self.file.raw.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def aside(target: Path, *, replace: bool = False) -> Iterator[NewFile]:
+    """A new file for `target`; unless it is committed in the context, nothing of it stays. Hold the folder's lock.
+
+    Raises:
+        StoreFull, StoreRefused, DeviceError: as `typed_errors`, also from writing to its `file`.
+    """
+    new = NewFile(target, replace=replace)
+    try:
+        yield new
+    finally:
+        if not new.committed:
+            new.discard()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a small UTF-8 file in one step: after a power cut it is the old one or the new one. Hold the lock.
+
+    Raises:
+        StoreFull, StoreRefused, DeviceError: as `typed_errors`; the old file is untouched.
+    """
+    with aside(path, replace=True) as new:
+        new.file.write(text.encode("utf-8"))
+        new.commit()
+
+
+class _TypedFile(io.FileIO):
+    """A new file, opened to write, whose errors are those of `typed_errors`."""
+
+    def __init__(self, temporary: Path, target: Path) -> None:
+        super().__init__(temporary, "x", opener=_open_private)
+        self._target = target
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer; Python 3.11 has no name for that
+        with typed_errors(self._target):
+            return super().write(data)
+
+
+def _lock(descriptor: int, folder: Path, *, wait: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError as error:
+        raise StoreRefused(
+            f"another process is writing to {folder}", hint="wait until it has finished"
+        ) from error
+    except OSError as error:
+        raise StoreRefused(
+            f"{folder} cannot be locked: {error.strerror}", hint="take a medium that can"
+        ) from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some FUSE filesystems cannot sync folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _typed(error: OSError, path: Path) -> EtscloneError | None:
+    if error.errno in _FULL:
+        return StoreFull(
+            f"no space left for {path}", hint="remove old generations, or take a larger medium"
+        )
+    if error.errno == errno.EROFS:
+        return StoreRefused(
+            f"{path} lies on a read-only medium",
+            hint="look for a write-protect switch, or remount it",
+        )
+    if error.errno in _FORBIDDEN:
+        return StoreRefused(
+            f"no right to write {path}", hint="run the command again with sudo, or as root"
+        )
+    if error.errno in _GONE:
+        return DeviceError(
+            f"the medium of {path} failed: {error.strerror}",
+            hint="check that it is still plugged in",
+        )
+    return None

@@ -1,0 +1,315 @@
+"""A BRD store in a folder: a removable medium, a share, a disk.
+
+    brd.toml            what this is: format, pair, profile, roles
+    allowed_signers     a copy of who is trusted (never itself the source of trust)
+    ROLE/ROLE-NNNNNN.brd    the generations of a role's overlay
+    receipts/ drills/
+
+What the overlays hold is of no interest here. Files are 0600 and folders 0700, where the filesystem knows modes.
+"""
+
+import contextlib
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from etsclone.errors import FormatError, StoreRefused
+from etsclone.model.brd import check_name
+from etsclone.store.files import (
+    ASIDE_NAME,
+    LOCK_NAME,
+    NewFile,
+    aside,
+    locked,
+    replace_text,
+    typed_errors,
+)
+
+FORMAT_VERSION = 1
+CONFIG = "brd.toml"
+SIGNERS = "allowed_signers"
+RECEIPTS = "receipts"
+DRILLS = "drills"
+
+_MAX_CONFIG = 64 * 1024
+_MAX_GENERATION = 999_999
+_RESERVED = {CONFIG, SIGNERS, RECEIPTS, DRILLS}
+_RECEIPT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# Not ours, yet in the root of a fresh filesystem; and what a `create` leaves that was cut from power.
+_HARMLESS = {"lost+found", LOCK_NAME, ASIDE_NAME}
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One overlay of a role in a store."""
+
+    role: str
+    number: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class NewOverlay:
+    """The next generation of a role, while it is written. Only `commit` makes it a generation."""
+
+    generation: Generation
+    previous: Generation | None
+    _output: NewFile
+
+    @property
+    def file(self) -> BinaryIO:
+        """Where to write the overlay. Its errors are `StoreFull`, `StoreRefused` and `DeviceError`."""
+        return self._output.file
+
+    def commit(self) -> None:
+        """Make it durable and give it its name. Without this nothing of it stays.
+
+        Raises:
+            StoreFull, StoreRefused, DeviceError: when that fails; the store is as it was before.
+        """
+        self._output.commit()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A store that was opened, with what its brd.toml says."""
+
+    path: Path
+    pair: str
+    profile: str
+    roles: tuple[str, ...]
+    created: datetime
+
+    @property
+    def signers_path(self) -> Path:
+        """The store's copy of allowed_signers."""
+        return self.path / SIGNERS
+
+    def check_role(self, role: str) -> None:
+        """Raise `StoreRefused` unless the pair has this role."""
+        if role not in self.roles:
+            raise StoreRefused(
+                f"pair {self.pair} has no role {role!r}",
+                hint=f"its roles are {', '.join(self.roles)}",
+            )
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the store against other writers: around reading, changing and `replace_text` of a file in it.
+
+        Raises:
+            StoreRefused: when another process holds it, or the store is read-only.
+        """
+        return locked(self.path)
+
+    def generations(self, role: str) -> tuple[Generation, ...]:
+        """What was captured of a role, oldest first. Files with any other name than a generation's are not seen.
+
+        Raises:
+            StoreRefused: when the pair has no such role.
+        """
+        self.check_role(role)
+        pattern = re.compile(rf"{re.escape(role)}-([0-9]{{6}})\.brd")
+        folder = self.path / role
+        names = (
+            sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+            if folder.is_dir()
+            else []
+        )
+        found = (pattern.fullmatch(name) for name in names)
+        return tuple(
+            Generation(role, int(match[1]), folder / match[0])
+            for match in found
+            if match and int(match[1])
+        )
+
+    def overlay(self, role: str, generation: int | None = None) -> Path:
+        """The file of a role's overlay: of that generation, or of the newest.
+
+        Raises:
+            StoreRefused: when there is no such role, nothing was ever captured of it, or not this generation.
+        """
+        found = {item.number: item.path for item in self.generations(role)}
+        if not found:
+            raise StoreRefused(
+                f"role {role} was never captured into {self.path}",
+                hint=f"run `etsclone brd capture {self.path} --role {role}` on that server",
+            )
+        number = max(found) if generation is None else generation
+        if number not in found:
+            raise StoreRefused(
+                f"there is no generation {number} of role {role}",
+                hint=f"there is {', '.join(map(str, found))}",
+            )
+        return found[number]
+
+    @contextlib.contextmanager
+    def new_overlay(self, role: str) -> Iterator[NewOverlay]:
+        """The next generation of a role, to be written and committed; the store is locked meanwhile.
+
+        Raises:
+            StoreRefused: when there is no such role, another process writes, or the store is read-only.
+            StoreFull, DeviceError: when the medium is full or fails.
+        """
+        self.check_role(role)
+        with self.lock():
+            existing = self.generations(role)
+            previous = existing[-1] if existing else None
+            number = previous.number + 1 if previous else 1
+            if number > _MAX_GENERATION:
+                raise StoreRefused(
+                    f"role {role} has used up its generation numbers", hint="begin a new store"
+                )
+            folder = _make_folder(self.path / role)
+            generation = Generation(role, number, folder / f"{role}-{number:06d}.brd")
+            with aside(generation.path) as output:
+                yield NewOverlay(generation, previous, output)
+
+    def write_receipt(self, name: str, data: bytes) -> Path:
+        """Keep a receipt in one step; none is ever overwritten.
+
+        Args:
+            name: a file name of letters, digits, '.', '_' and '-'.
+            data: all of it.
+
+        Raises:
+            StoreRefused: when there is one of that name, or the store is read-only.
+            StoreFull, DeviceError: when the medium is full or fails.
+            ValueError: when the name is none.
+        """
+        if not _RECEIPT_NAME.fullmatch(name):
+            raise ValueError(f"not the name of a receipt: {name!r}")
+        folder = _make_folder(self.path / RECEIPTS)
+        # A lock of its own: a receipt may be written while a capture holds the store.
+        with locked(folder, wait=True), aside(folder / name) as new:
+            new.file.write(data)
+            new.commit()
+        return folder / name
+
+
+def create(path: Path, pair: str, profile: str, roles: Sequence[str]) -> Store:
+    """Make a store in a folder that does not exist yet (its parent does) or is empty.
+
+    Raises:
+        StoreRefused: when the folder is not empty or cannot be made.
+        StoreFull, DeviceError: when the medium is full or fails.
+        ValueError: when pair, profile or a role is no name, or a role has the name of something else in a store.
+    """
+    _check_roles(roles)
+    store = Store(
+        path,
+        check_name(pair),
+        check_name(profile),
+        tuple(roles),
+        datetime.now(UTC).replace(microsecond=0),
+    )
+    _check_empty(_make_folder(path))
+    with store.lock():
+        # First of all: from here on the folder is a store, and what is still missing is made when it is needed.
+        replace_text(path / CONFIG, _config_text(store))
+        replace_text(store.signers_path, "")
+        for name in (*roles, RECEIPTS, DRILLS):
+            _make_folder(path / name)
+    return store
+
+
+def open_store(path: Path) -> Store:
+    """Read what the store in a folder says of itself.
+
+    Raises:
+        StoreRefused: when there is no store, or one that a newer etsclone made.
+        FormatError: when its brd.toml does not have its format.
+    """
+    try:
+        with (path / CONFIG).open("rb") as file:
+            data = file.read(_MAX_CONFIG)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreRefused(
+            f"{path} is no BRD store: it has no {CONFIG}",
+            hint=f"is it mounted? `etsclone brd init {path}` makes one",
+        ) from error
+    except OSError as error:
+        raise StoreRefused(
+            f"{path / CONFIG}: {error.strerror}", hint="check the medium and your rights"
+        ) from error
+    try:
+        return _parse_config(path, tomllib.loads(data.decode("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise FormatError(
+            f"{path / CONFIG} does not have its format: {error}",
+            hint="restore it from another copy of the store",
+        ) from error
+
+
+def _parse_config(path: Path, values: dict[str, object]) -> Store:
+    version = values.get("format")
+    if type(version) is not int:
+        raise TypeError("format is no number")
+    if version > FORMAT_VERSION:
+        raise StoreRefused(
+            f"{path} has store format {version}: it was made by a newer etsclone",
+            hint="use the newest etsclone",
+        )
+    if version != FORMAT_VERSION or set(values) != {
+        "format",
+        "pair",
+        "profile",
+        "roles",
+        "created",
+    }:
+        raise ValueError("it does not have exactly the keys of format 1")
+    pair, profile, created = values["pair"], values["profile"], values["created"]
+    roles = values["roles"]
+    if not isinstance(pair, str) or not isinstance(profile, str) or not isinstance(roles, list):
+        raise TypeError("pair and profile are text, roles is a list")
+    if not isinstance(created, datetime) or created.tzinfo is None:
+        raise TypeError("created is no time with a zone")
+    _check_roles(roles)
+    return Store(path, check_name(pair), check_name(profile), tuple(roles), created)
+
+
+def _config_text(store: Store) -> str:
+    # Names have no character that TOML would want escaped.
+    roles = ", ".join(f'"{role}"' for role in store.roles)
+    return (
+        "# A store of backup and recovery data; see docs/brd-format.md of etsclone.\n"
+        f"format = {FORMAT_VERSION}\n"
+        f'pair = "{store.pair}"\n'
+        f'profile = "{store.profile}"\n'
+        f"roles = [{roles}]\n"
+        f"created = {store.created:%Y-%m-%dT%H:%M:%SZ}\n"
+    )
+
+
+def _check_roles(roles: Sequence[object]) -> None:
+    for role in roles:
+        if not isinstance(role, str) or check_name(role) in _RESERVED:
+            raise ValueError(f"not the name of a role: {role!r}")
+    if not roles or len(set(roles)) != len(roles):
+        raise ValueError("roles are missing, or one is named twice")
+
+
+def _check_empty(path: Path) -> None:
+    names = {entry.name for entry in path.iterdir()} - _HARMLESS
+    if CONFIG in names:
+        raise StoreRefused(
+            f"{path} is a BRD store already", hint="`etsclone brd list` shows what it holds"
+        )
+    if names:
+        raise StoreRefused(
+            f"{path} is not empty and no BRD store", hint="name an empty folder, or a new one"
+        )
+
+
+def _make_folder(path: Path) -> Path:
+    with typed_errors(path):
+        try:
+            path.mkdir(0o700, exist_ok=True)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+            raise StoreRefused(
+                f"cannot make the folder {path}: {error.strerror}", hint="is the medium mounted?"
+            ) from error
+    return path

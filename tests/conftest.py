@@ -1,0 +1,62 @@
+"""What all tests share: how thorough they are, and what they must not touch."""
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+UNIT = Path(__file__).parent / "unit"
+NEED_ROOT = ("loop", "vm")
+
+settings.register_profile(
+    "quick",
+    max_examples=60,
+    deadline=None,
+    # Our automatic fixtures only point at folders; examples may share them.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.register_profile("full", settings.get_profile("quick"), max_examples=2000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="the longer matrix of every tier")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("full" if config.getoption("--full") else "quick")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if os.geteuid() != 0 and any(item.get_closest_marker(name) for name in NEED_ROOT):
+        pytest.fail("this test was selected and needs root: run it with sudo", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Whether the longer matrix was asked for."""
+    return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where receipts go in this test, also those of programs that it starts."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("ETSCLONE_STATE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def real_programs() -> None:
+    """Ask for this in a unit test that means to run other programs."""
+
+
+@pytest.fixture(autouse=True)
+def _no_real_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if UNIT in request.path.parents and "real_programs" not in request.fixturenames:
+        monkeypatch.setattr("etsclone.run.sh.Command", _refuse)
+
+
+def _refuse(path: str, *_: Any) -> NoReturn:  # noqa: ANN401
+    pytest.fail(f"a unit test would run {path}: ask for the fixture real_programs if it should")
