@@ -1,6 +1,7 @@
 """The command line: parser, logging, and the one place where an exception becomes an exit code."""
 
 import argparse
+import importlib
 import logging
 import signal
 import sys
@@ -9,37 +10,31 @@ from types import FrameType
 from typing import NoReturn
 
 from etsclone import __version__
-from etsclone.commands import brd, clone, disks, doctor, rebuild, verify
 from etsclone.errors import EtscloneError, ExitCode
+from etsclone.run import INTERRUPTIONS
 
-_COMMANDS = {
-    "disks": disks,
-    "clone": clone,
-    "verify": verify,
-    "brd": brd,
-    "rebuild": rebuild,
-    "doctor": doctor,
+COMMANDS = {
+    "disks": "list the disks, what they hold, and which may be written to",
+    "clone": "copy the used blocks of a disk to another disk or image, and verify them",
+    "verify": "compare two disks over the blocks that the first one uses",
+    "brd": "keep what makes each server itself: capture, list, show and verify signed overlays",
+    "rebuild": "make a clone of either role the role that an overlay holds",
+    "doctor": "tell which external programs are installed and what each is for",
 }
-
-_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The verbs, each a module of `etsclone.commands`, and what they are for."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run etsclone with `argv` (default: the process's own) and exit."""
-    arguments = build_parser().parse_args(argv)
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)]
-    logging.basicConfig(level=level, format="etsclone: %(message)s", stream=sys.stderr)
-    if level > logging.DEBUG:
-        logging.getLogger("sh").setLevel(logging.WARNING)  # run.py has logged the command already
+    """Run etsclone with `argv` (default: the process's own words) and exit."""
     # A closed session or a shutdown must undo mounts and loop devices just as ^C does.
-    for number in _INTERRUPTIONS:
+    for number in INTERRUPTIONS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) has SIGHUP ignored
             signal.signal(number, _interrupt)
-    sys.exit(_run(arguments))
+    sys.exit(_run(sys.argv[1:] if argv is None else argv))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser for a command line; only the command that it names is imported, the others are just listed."""
     parser = argparse.ArgumentParser(
         prog="etsclone",
         description="Clone the disks of a pair of servers, keep what makes each server itself, rebuild either role.",
@@ -51,18 +46,30 @@ def build_parser() -> argparse.ArgumentParser:
         "-v", "--verbose", action="count", default=0, help="show the commands that are run"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, module in _COMMANDS.items():
-        command = commands.add_parser(
-            name, help=module.HELP, description=module.HELP[0].upper() + module.HELP[1:] + "."
-        )
-        module.configure(command)
-        if hasattr(module, "run"):
-            command.set_defaults(run=module.run)
+    named = next((word for word in words if not word.startswith("-")), None)
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=_sentence(purpose))
+        if name == named:
+            importlib.import_module(f"etsclone.commands.{name}").configure(command)
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> ExitCode:
+def _sentence(purpose: str) -> str:
+    """What a command is for, as the first line of its help."""
+    return f"{purpose[0].upper()}{purpose[1:]}."
+
+
+def _log_to_stderr(verbosity: int) -> None:
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+    logging.basicConfig(level=level, format="etsclone: %(message)s", stream=sys.stderr)
+    if level > logging.DEBUG:
+        logging.getLogger("sh").setLevel(logging.WARNING)  # run.py has logged the command already
+
+
+def _run(words: Sequence[str]) -> ExitCode:
     try:
+        arguments = build_parser(words).parse_args(words)
+        _log_to_stderr(arguments.verbose)
         arguments.run(arguments)
     except EtscloneError as error:
         _complain(error.message, error.hint)
@@ -81,6 +88,6 @@ def _complain(message: str, hint: str) -> None:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     # One is enough: an impatient second one would cut short what undoes mounts and loop devices.
-    for number in _INTERRUPTIONS:
+    for number in INTERRUPTIONS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

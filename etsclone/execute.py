@@ -10,7 +10,7 @@ from etsclone.chroot import in_chroot
 from etsclone.copying.blocks import DIGEST_NAME
 from etsclone.copying.engine import Tuning, compare, copy, read_back
 from etsclone.disk.device import check_identity, flush, opened, read_bytes, write_bytes
-from etsclone.disk.images import is_image
+from etsclone.disk.images import announce_partitions, is_image
 from etsclone.errors import ComparisonFailed, DeviceError, Interrupted, TargetChanged, TargetRefused
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import ClonePlan, CloneStep, Copy, CreateImage, Erase, Seal, Write
@@ -20,7 +20,6 @@ from etsclone.overlay.payload import Payload
 from etsclone.overlay.scan import scan
 from etsclone.plan.tree import TreePlan, plan_tree
 from etsclone.progress import progress
-from etsclone.run import run
 from etsclone.units import MIB
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def execute_clone(plan: ClonePlan, *, tuning: Tuning, shown: bool) -> CloneOutco
                 hint="run the same command again",
             ) from interrupt
     if not is_image(plan.target.path):
-        run("partx", ["--update", plan.target.path], accept=(0, 1))
+        announce_partitions(plan.target.path)
     finished = datetime.now(UTC)
     return CloneOutcome(
         clone.started,

@@ -34,6 +34,7 @@ def progress(phase: str, total: int, *, shown: bool = True) -> Iterator[Callable
         leave=True,
         mininterval=0.2 if terminal else _SECONDS_BETWEEN_LINES,
         maxinterval=1.0 if terminal else _SECONDS_BETWEEN_LINES,
+        delay=0.0 if terminal else _SECONDS_BETWEEN_LINES,
         ascii=None if terminal else True,
     )
     lock = threading.Lock()

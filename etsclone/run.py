@@ -3,11 +3,14 @@
 The only importer of `sh`.
 """
 
+import contextlib
 import logging
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import sh
@@ -18,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Searched after $PATH: a plain user's $PATH lacks the folders of the disk tools."""
+
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask a long operation to end."""
 
 _ANY_STATUS = tuple(range(256))
 
@@ -90,25 +96,28 @@ def run(
         )
     argv = [os.fspath(argument) for argument in arguments]
     logger.info("run: %s", shlex.join([name, *argv]))
-    with open(os.devnull, "rb") as nothing:
-        command = sh.Command(path)(
-            *argv,
-            _env={**os.environ, "LC_ALL": "C.UTF-8"},
-            _in=nothing,
-            _ok_code=_ANY_STATUS,
-            _tty_out=False,
-            _bg=True,
-            # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never half
-            # done when our own cleaning up begins.
-            _new_session=True,
-        )
+    command = None
     try:
+        with uninterrupted(), open(os.devnull, "rb") as nothing:
+            command = sh.Command(path)(
+                *argv,
+                _env={**os.environ, "LC_ALL": "C.UTF-8"},
+                _in=nothing,
+                _ok_code=_ANY_STATUS,
+                _tty_out=False,
+                _bg=True,
+                _bg_exc=False,
+                # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never
+                # half done when our own cleaning up begins.
+                _new_session=True,
+            )
         command.wait()
     except sh.SignalException as error:
         raise CommandFailed(f"{name} was ended by a signal: {shlex.join([name, *argv])}") from error
     except BaseException:
-        command.terminate()
-        command.process.wait()
+        if command is not None:
+            command.terminate()
+            command.process.wait()
         raise
     completed = Completed(
         command.exit_code,
@@ -122,3 +131,29 @@ def run(
             hint=f"the command was: {shlex.join([name, *argv])}",
         )
     return completed
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back ^C and termination signals until the context ends, where the first of them takes effect.
+
+    Between an effect on the system and the note of how to undo it there must be no interrupt. Only the main thread
+    ever receives one, so in other threads there is nothing to hold back.
+    """
+    came: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    heeded = [
+        number
+        for number in INTERRUPTIONS
+        if main and signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    before = {
+        number: signal.signal(number, lambda which, _: came.append(which)) for number in heeded
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)

@@ -23,11 +23,10 @@ from etsclone.plan.guards import clone_refusals
 from etsclone.store.receipts import save_receipt
 from etsclone.units import human
 
-HELP = "copy the used blocks of a disk to another disk or image, and verify them"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     parser.add_argument("source", metavar="SOURCE", help="disk or image file to copy")
     parser.add_argument(
         "target",

@@ -9,11 +9,10 @@ from etsclone.model.disk import Disk
 from etsclone.plan.guards import target_refusals
 from etsclone.units import human
 
-HELP = "list the disks, what they hold, and which may be written to"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     add_json(parser)
 
 

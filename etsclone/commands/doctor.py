@@ -6,11 +6,10 @@ from etsclone.commands.output import add_json, print_json, print_table
 from etsclone.errors import MissingProgram
 from etsclone.run import PROGRAMS, find_program
 
-HELP = "tell which external programs are installed and what each is for"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     add_json(parser)
 
 

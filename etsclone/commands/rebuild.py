@@ -22,11 +22,10 @@ from etsclone.plan.guards import target_refusals
 from etsclone.store.folder import Store, open_store
 from etsclone.store.receipts import save_receipt
 
-HELP = "make a clone of either role the role that an overlay holds"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     parser.add_argument(
         "disk",
         metavar="DISK",

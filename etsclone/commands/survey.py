@@ -13,7 +13,7 @@ from etsclone.model.plan import ClonePlan, Guard, Refusal
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.usedmap.partclone import used_map
 
-_SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY})
+_SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_CUT_OFF})
 
 
 def target_snapshot(path: str, source: Disk) -> Disk:
@@ -22,7 +22,11 @@ def target_snapshot(path: str, source: Disk) -> Disk:
     Raises:
         UsageError: when it is neither, or cannot be created.
     """
-    return existing_disk(path) if os.path.exists(path) else _image_to_be(path, source)
+    if not os.path.exists(path):
+        return _image_to_be(path, source)
+    target = existing_disk(path)
+    # A file has no sectors of its own: it takes those of the source.
+    return replace(target, sector_size=source.sector_size) if is_image(path) else target
 
 
 def existing_disk(path: str) -> Disk:
@@ -35,7 +39,8 @@ def existing_disk(path: str) -> Disk:
         snapshot = disk
     if not is_image(path):
         return snapshot
-    return replace(snapshot, uses=tuple(Use(path, "held", loop) for loop in loops_of(path)))
+    held = tuple(Use(path, "held", loop) for loop in loops_of(path))
+    return replace(snapshot, uses=(*snapshot.uses, *held))
 
 
 def refuse(refusals: tuple[Refusal, ...]) -> None:

@@ -4,20 +4,20 @@ from argparse import ArgumentParser, Namespace
 
 from etsclone.chroot import require_root
 from etsclone.commands.output import add_json, print_json
-from etsclone.commands.survey import make_plan
+from etsclone.commands.survey import make_plan, refuse
 from etsclone.copying.engine import Tuning
 from etsclone.disk.images import attached
 from etsclone.errors import ComparisonFailed, UsageError
 from etsclone.execute import compare_clone
 from etsclone.model.disk import Disk
 from etsclone.model.extents import Extent
+from etsclone.plan.guards import cut_off_refusals
 from etsclone.units import human
-
-HELP = "compare two disks over the blocks that the first one uses"
 
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     parser.add_argument("source", metavar="SOURCE", help="disk or image file that was cloned")
     parser.add_argument("target", metavar="TARGET", help="its clone")
     add_json(parser)
@@ -27,6 +27,7 @@ def run(arguments: Namespace) -> None:
     """Compare two disks; nothing is written.
 
     Raises:
+        SourceRefused: when the source is cut off.
         ComparisonFailed: when they differ, naming where.
     """
     require_root()
@@ -36,6 +37,7 @@ def run(arguments: Namespace) -> None:
     ):
         if source.identity.same_disk(target.identity):
             raise UsageError("a disk was to be compared with itself", hint="name two disks")
+        refuse(cut_off_refusals(source))
         if target.size < source.size:
             raise ComparisonFailed(
                 f"{target.path} is smaller than {source.path}: it is no clone of it"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from etsclone.disk.probe import probe
 from etsclone.errors import UsageError
 from etsclone.model.disk import Disk, DiskIdentity, Use
-from etsclone.run import run
+from etsclone.run import run, uninterrupted
 from etsclone.units import KIB, SECTOR, align_down
 
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -75,26 +75,32 @@ def loops_of(path: str) -> tuple[str, ...]:
     return tuple(listed.stdout.split())
 
 
+def announce_partitions(device: str) -> None:
+    """Tell the kernel what partitions a device has now: one without parsers for tables learns it only from us."""
+    # --update forgets partitions that are gone, but knows no logical ones; --add fails for those that are there
+    # already. Both fail where there is no table.
+    run("partx", ["--update", device], accept=(0, 1))
+    run("partx", ["--add", device], accept=(0, 1))
+
+
 @contextlib.contextmanager
 def _loop_device(path: str, *, writable: bool) -> Iterator[str]:
     access = [] if writable else ["--read-only"]
     sectors = ["--sector-size", str(_sector_size(path))]
     # --partscan: without it the partition nodes would outlive the device.
-    shown = run("losetup", ["--find", "--show", "--partscan", *sectors, *access, path])
-    device = shown.stdout.strip()
-    try:
-        user = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        # What is in use is detached when its last user closes it: from here on even SIGKILL leaves nothing behind.
-        run("losetup", ["--detach", device])
-    try:
+    with contextlib.ExitStack() as stack:
+        with uninterrupted():
+            shown = run("losetup", ["--find", "--show", "--partscan", *sectors, *access, path])
+            device = shown.stdout.strip()
+            try:
+                stack.callback(os.close, os.open(device, os.O_RDONLY | os.O_CLOEXEC))
+            finally:
+                # What is in use is detached when its last user closes it: now even SIGKILL leaves nothing behind.
+                run("losetup", ["--detach", device])
         # The image need not be cached twice; where its filesystem or disk does not take direct access, it is.
         run("losetup", ["--direct-io=on", device], accept=(0, 1))
-        # A kernel without parsers for partition tables makes no nodes by itself. A blank image has no table.
-        run("partx", ["--update", device], accept=(0, 1))
+        announce_partitions(device)
         yield device
-    finally:
-        os.close(user)
 
 
 def _sector_size(path: str) -> int:

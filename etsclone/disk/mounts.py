@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from etsclone.run import run
+from etsclone.run import run, uninterrupted
 
 _RUNTIME = "/run"
 
@@ -96,11 +96,11 @@ def mounted(
         CommandFailed: when it cannot be mounted.
     """
     words = ("rw" if writable else "ro", "nodev", "nosuid", *options)
-    run("mount", ["--options", ",".join(words), "--source", device, "--target", where])
-    try:
+    with contextlib.ExitStack() as stack:
+        with uninterrupted():
+            run("mount", ["--options", ",".join(words), "--source", device, "--target", where])
+            stack.callback(run, "umount", ["--", where])
         yield
-    finally:
-        run("umount", ["--", where])
 
 
 def remount_writable(where: str) -> None:

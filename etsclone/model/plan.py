@@ -19,6 +19,7 @@ class Guard(Enum):
     SECTOR_SIZE = "sector size"
     SOURCE_MOUNTED = "source mounted for writing"
     SOURCE_EMPTY = "source has no content"
+    SOURCE_CUT_OFF = "source is cut off"
 
 
 @dataclass(frozen=True, slots=True)

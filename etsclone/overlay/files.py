@@ -95,10 +95,12 @@ def opened_file(folder: int, name: bytes) -> Iterator[int]:
 
 
 def chunks(descriptor: int) -> Iterator[memoryview]:
-    """All bytes from a descriptor's position to its end. A piece is valid until the next is asked for."""
-    # Most files are small, and a fresh buffer costs more than reading them does.
+    """All bytes from a file's position to its end. A piece is valid until the next is asked for."""
+    # Most files are small, and a fresh large buffer costs more than reading them does.
     buffer = memoryview(bytearray(min(os.fstat(descriptor).st_size + 1, CHUNK)))
-    while count := os.readv(descriptor, [buffer]):
+    count = len(buffer)
+    while count == len(buffer):  # less than asked for: this was the end
+        count = os.readv(descriptor, [buffer])
         yield buffer[:count]
 
 

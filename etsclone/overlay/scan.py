@@ -32,6 +32,8 @@ _KINDS = {
     stat.S_IFSOCK: Kind.SOCKET,
 }
 
+_DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -62,7 +64,7 @@ def scan(
         scope: what belongs to the role. Parts of the tree that cannot hold any of it are not visited.
         skip: paths where something else is mounted (/proc, /sys, ...): not entered and not part of the scope.
         listed: when given, the whole tree is visited, and this is called with everything that is not volatile. These
-            entries have content digests; extended attributes and hard links are only looked at in the scope.
+            entries have content digests; extended attributes are only read in the scope, and links are not yet found.
 
     Raises:
         OSError: when something cannot be read.
@@ -72,7 +74,7 @@ def scan(
         found = _Findings(scope)
         for sight in walk.sights():
             if listed is not None and sight.claim is not Claim.VOLATILE:
-                listed(replace(sight.entry, xattrs=()))
+                listed(sight.entry)
             found.add(sight)
         return Scan(found.linked(), found.outside, (*walk.warnings, *found.warnings))
 
@@ -179,7 +181,7 @@ class _Walk:
         try:
             for _ in range(ATTEMPTS):
                 before = os.lstat(name)
-                entry = self._entry(folder, name, path, before)
+                entry = self._entry(folder, name, path, before, claim)
                 if _same(before, os.lstat(name)):
                     break
             else:
@@ -188,9 +190,15 @@ class _Walk:
             return None
         return _Sight(entry, claim, (before.st_dev, before.st_ino))
 
-    def _entry(self, folder: int, name: bytes, path: bytes, status: os.stat_result) -> Entry:
+    def _entry(
+        self, folder: int, name: bytes, path: bytes, status: os.stat_result, claim: Claim
+    ) -> Entry:
         kind = _KINDS[stat.S_IFMT(status.st_mode)]
-        entry = Entry(
+        wanted = claim is Claim.ROLE or (self._whole and claim is not Claim.VOLATILE)
+        size, digest = status.st_size, None
+        if kind is Kind.FILE and wanted:
+            size, digest = _content(folder, name)
+        return Entry(
             path=path,
             kind=kind,
             mode=stat.S_IMODE(status.st_mode),
@@ -199,19 +207,12 @@ class _Walk:
             mtime_ns=status.st_mtime_ns,
             uname=self._users.get(status.st_uid, ""),
             gname=self._groups.get(status.st_gid, ""),
-            size=status.st_size if kind is Kind.FILE else 0,
+            size=size if kind is Kind.FILE else 0,
+            sha256=digest,
             target=os.readlink(name) if kind is Kind.SYMLINK else None,
-            device=_device(status) if kind in (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE) else None,
-            xattrs=read_attributes(name) if self._claim(path) is Claim.ROLE else (),
+            device=_device(status) if kind in _DEVICES else None,
+            xattrs=read_attributes(name) if claim is Claim.ROLE else (),
         )
-        if kind is Kind.FILE and self._wants_content(path):
-            size, digest = _content(folder, name)
-            return replace(entry, size=size, sha256=digest)
-        return entry
-
-    def _wants_content(self, path: bytes) -> bool:
-        claim = self._claim(path)
-        return claim is Claim.ROLE or (self._whole and claim is not Claim.VOLATILE)
 
     def _claim(self, path: bytes) -> Claim:
         if name_of(path) == STAGING:

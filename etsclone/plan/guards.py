@@ -18,7 +18,26 @@ def target_refusals(target: Disk) -> tuple[Refusal, ...]:
 
 def clone_refusals(source: Disk, target: Disk) -> tuple[Refusal, ...]:
     """Why `source` may not be cloned to `target`; empty when it may."""
-    return (*_source_refusals(source), *_target_refusals(target), *_pair_refusals(source, target))
+    return (
+        *_source_refusals(source),
+        *cut_off_refusals(source),
+        *_target_refusals(target),
+        *_pair_refusals(source, target),
+    )
+
+
+def cut_off_refusals(source: Disk) -> tuple[Refusal, ...]:
+    """Why `source` can be no whole disk: a partition reaches beyond its end; empty when none does."""
+    missing = max((part.end - source.size for part in source.partitions), default=0)
+    if missing <= 0:
+        return ()
+    return (
+        Refusal(
+            Guard.SOURCE_CUT_OFF,
+            f"{source.path} is cut off: its partitions reach {missing} bytes beyond its end",
+            "an image must be copied whole; a disk may hide a part of itself (hdparm -N)",
+        ),
+    )
 
 
 def _target_refusals(target: Disk) -> Iterator[Refusal]:

@@ -4,23 +4,33 @@ from argparse import ArgumentParser
 
 from etsclone.commands.brd import capture, init, inspect, keygen, trust, verify
 
-HELP = "keep what makes each server itself: capture, list, show and verify signed overlays"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the subcommands."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, help_, configure_, run in (
-        ("init", init.HELP, init.configure, init.run),
-        ("keygen", keygen.HELP, keygen.configure, keygen.run),
-        ("trust", trust.HELP, trust.configure, trust.run),
-        ("capture", capture.HELP, capture.configure, capture.run),
-        ("list", inspect.LIST_HELP, inspect.configure_list, inspect.run_list),
-        ("show", inspect.SHOW_HELP, inspect.configure_show, inspect.run_show),
-        ("verify", verify.HELP, verify.configure, verify.run),
+    for name, purpose, configure_command in (
+        ("init", "make a BRD store for a pair, in a new or empty folder", init.configure),
+        ("keygen", "make an OpenSSH Ed25519 key for signing overlays", keygen.configure),
+        ("trust", "list a public key as allowed to sign for a role", trust.configure),
+        ("capture", "keep a role's state as a new signed generation", capture.configure),
+        (
+            "list",
+            "list the generations in a store (their signatures are not checked)",
+            inspect.configure_list,
+        ),
+        (
+            "show",
+            "show what an overlay says of itself, and whose key signed it",
+            inspect.configure_show,
+        ),
+        (
+            "verify",
+            "check every signature, digest and link of an overlay or a store",
+            verify.configure,
+        ),
     ):
-        command = commands.add_parser(
-            name, help=help_, description=help_[0].upper() + help_[1:] + "."
+        configure_command(
+            commands.add_parser(
+                name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}."
+            )
         )
-        configure_(command)
-        command.set_defaults(run=run)

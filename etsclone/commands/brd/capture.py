@@ -29,8 +29,6 @@ from etsclone.profiles import load_profile
 from etsclone.store.folder import NewOverlay, Store, open_store
 from etsclone.units import human
 
-HELP = "keep a role's state as a new signed generation"
-
 logger = logging.getLogger(__name__)
 
 
@@ -46,6 +44,7 @@ class _Captured:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     parser.add_argument(
         "--role", metavar="ROLE", required=True, help="the role that this system has"

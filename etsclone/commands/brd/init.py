@@ -7,11 +7,10 @@ from etsclone.errors import UsageError
 from etsclone.profiles import load_profile
 from etsclone.store.folder import create
 
-HELP = "make a BRD store for a pair, in a new or empty folder"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     parser.add_argument(
         "store", metavar="STORE", type=Path, help="folder, usually on a removable medium"
     )

@@ -13,18 +13,17 @@ from etsclone.overlay.sshwire import fingerprint
 from etsclone.store.folder import open_store
 from etsclone.units import human
 
-LIST_HELP = "list the generations in a store (signatures are not checked: see verify)"
-SHOW_HELP = "show what an overlay says of itself, and whose key signed it"
-
 
 def configure_list(parser: ArgumentParser) -> None:
     """Add the arguments of `list`."""
+    parser.set_defaults(run=run_list)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     add_json(parser)
 
 
 def configure_show(parser: ArgumentParser) -> None:
     """Add the arguments of `show`."""
+    parser.set_defaults(run=run_show)
     parser.add_argument(
         "overlay", metavar="OVERLAY", type=Path, help="an overlay file, ROLE-NNNNNN.brd"
     )

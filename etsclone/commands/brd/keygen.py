@@ -9,11 +9,10 @@ from pathlib import Path
 from etsclone.errors import EtscloneError, UsageError
 from etsclone.overlay.signing import generate_key
 
-HELP = "make an OpenSSH Ed25519 key for signing overlays"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     parser.add_argument(
         "keyfile", metavar="KEYFILE", type=Path, help="the private key; the public one gets .pub"
     )

@@ -9,11 +9,10 @@ from etsclone.overlay.trust import add_signer
 from etsclone.store.files import replace_text
 from etsclone.store.folder import open_store
 
-HELP = "list a public key as allowed to sign for a role"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     parser.add_argument(
         "--role", metavar="ROLE", required=True, help="the role that the key may sign for"

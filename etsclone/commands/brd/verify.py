@@ -10,11 +10,10 @@ from etsclone.overlay.container import open_verified
 from etsclone.overlay.trust import Trust
 from etsclone.store.folder import Generation, Store, open_store
 
-HELP = "check every signature and digest of an overlay, or of all overlays of a store and how they follow each other"
-
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.set_defaults(run=run)
     parser.add_argument(
         "what", metavar="OVERLAY|STORE", type=Path, help="an overlay file or a BRD store"
     )
@@ -73,7 +72,9 @@ def _verify_store(store: Store, trust: Trust, *, as_json: bool) -> None:
                 }
             )
     if not rows:
-        raise StoreRefused(f"{store.path} holds no overlay yet", hint="`etsclone brd capture` makes one")
+        raise StoreRefused(
+            f"{store.path} holds no overlay yet", hint="`etsclone brd capture` makes one"
+        )
     failed = [row for row in rows if row["problem"]]
     if as_json:
         print_json({"verified": not failed, "overlays": rows})

@@ -1,0 +1,336 @@
+"""The whole way on small disks, as a user types it: capture both roles, rebuild each from the other's clone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from oracle import Sight, look
+
+from loop.small_system import common_files, etsclone, make_image, role_files, write_tree
+
+pytestmark = pytest.mark.loop
+
+ROLES = ("primary", "secondary")
+OTHER = {"primary": "secondary", "secondary": "primary"}
+CLAIMED = (
+    b"/etc/hostname",
+    b"/etc/hosts",
+    b"/etc/dhcp",
+    b"/etc/ssh/ssh_host_",
+    b"/etc/machine-id",
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two disk images, a store with both roles captured, and whom to trust."""
+
+    folder: Path
+
+    def disk(self, role: str) -> Path:
+        return self.folder / f"{role}.raw"
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def trust(self) -> Path:
+        return self.folder / "trusted"
+
+    def overlay(self, role: str) -> Path:
+        return self.store / role / f"{role}-000001.brd"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    pair = Pair(tmp_path_factory.mktemp("pair"))
+    ok("brd", "init", pair.store, "--pair", "school", "--profile", "ltsp-isc-dhcp")
+    for role in ROLES:
+        tree = pair.folder / role
+        write_tree(tree, common_files() | role_files(role))
+        make_image(pair.disk(role), tree)
+        key = pair.folder / f"{role}.key"
+        ok("brd", "keygen", key, "--no-passphrase")
+        ok("brd", "trust", pair.store, "--role", role, f"{key}.pub")
+        ok("brd", "capture", pair.store, "--role", role, "--key", key, "--disk", pair.disk(role))
+    shutil.copy(pair.store / "allowed_signers", pair.trust)
+    return pair
+
+
+@pytest.fixture
+def pair(made: Pair, tmp_path: Path) -> Pair:
+    """A pair of one's own."""
+    shutil.copytree(made.folder, tmp_path / "pair")
+    return Pair(tmp_path / "pair")
+
+
+def ok(*words: str | Path) -> str:
+    done = etsclone(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rebuild(
+    pair: Pair, disk: Path, role: str, *more: str | Path
+) -> subprocess.CompletedProcess[str]:
+    options = ("--store", pair.store, "--role", role, "--trust", pair.trust, "--yes")
+    return etsclone("rebuild", disk, *options, *more)
+
+
+@contextmanager
+def mounted(image: Path, *options: str) -> Iterator[Path]:
+    folder = image.with_suffix(".mnt")
+    folder.mkdir()
+    words = ",".join(("loop", f"offset={1 << 20}", *options))
+    subprocess.run(["mount", "-o", words, image, folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+
+
+def content(image: Path) -> Sight:
+    with mounted(image, "ro") as root:
+        return look(root)
+
+
+def is_claimed(path: bytes) -> bool:
+    return path.startswith(CLAIMED)
+
+
+def loop_devices(image: Path) -> str:
+    words = ["losetup", "--list", "--noheadings", "--associated", str(image)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def refuses(done: subprocess.CompletedProcess[str], code: int, message: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "hint: " in done.stderr
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_comes_back_from_the_others_clone(pair: Pair, role: str) -> None:
+    original, before = content(pair.disk(role)), content(pair.disk(OTHER[role]))
+    done = rebuild(pair, pair.disk(OTHER[role]), role, "--json")
+    after = content(pair.disk(OTHER[role]))
+    assert done.returncode == 0, done.stderr
+    assert {path: seen for path, seen in after.items() if is_claimed(path)} == {
+        path: seen for path, seen in original.items() if is_claimed(path)
+    }
+    assert {path: seen for path, seen in after.items() if not is_claimed(path)} == {
+        path: seen for path, seen in before.items() if not is_claimed(path)
+    }
+    facts = json.loads(done.stdout)
+    assert facts["verified"]
+    assert json.loads(Path(facts["receipt"]).read_text())["role"] == role
+    assert Path(facts["receipt"]).parent == pair.store / "receipts"
+    assert not loop_devices(pair.disk(OTHER[role]))
+
+
+def test_a_second_rebuild_has_nothing_to_do(pair: Pair) -> None:
+    assert rebuild(pair, pair.disk("secondary"), "primary").returncode == 0
+    again = rebuild(pair, pair.disk("secondary"), "primary")
+    assert again.returncode == 0
+    assert "equals the overlay already" in again.stdout
+
+
+def test_a_mounted_tree_is_rebuilt_in_place(pair: Pair) -> None:
+    with mounted(pair.disk("secondary")) as root:
+        options = ("--store", pair.store, "--role", "primary", "--trust", pair.trust, "--yes")
+        done = etsclone("rebuild", "--root", root, *options)
+        assert done.returncode == 0, done.stderr
+        assert (root / "etc/hostname").read_text() == "primary\n"
+
+
+def test_a_dry_run_changes_no_byte(pair: Pair) -> None:
+    before = pair.disk("secondary").read_bytes()
+    done = rebuild(pair, pair.disk("secondary"), "primary", "--dry-run")
+    assert done.returncode == 0
+    assert "replace /etc/hostname" in done.stdout
+    assert pair.disk("secondary").read_bytes() == before
+
+
+def test_trust_is_taken_from_the_clone_when_the_rescue_system_has_none(pair: Pair) -> None:
+    with mounted(pair.disk("secondary")) as root:
+        write_tree(root, {"etc/etsclone/allowed_signers": pair.trust.read_text()})
+    options = ("--store", pair.store, "--role", "primary", "--yes")
+    done = etsclone("rebuild", pair.disk("secondary"), *options)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_second_generation_names_the_first(pair: Pair) -> None:
+    capture = (
+        "brd",
+        "capture",
+        pair.store,
+        "--role",
+        "primary",
+        "--key",
+        pair.folder / "primary.key",
+    )
+    ok(*capture, "--disk", pair.disk("primary"))
+    listed = json.loads(ok("brd", "list", pair.store, "--json"))
+    assert [row["generation"] for row in listed["overlays"] if row["role"] == "primary"] == [1, 2]
+    ok("brd", "verify", pair.store, "--trust", pair.trust)
+    assert rebuild(pair, pair.disk("secondary"), "primary", "--generation", "1").returncode == 0
+    pair.overlay("primary").unlink()
+    gap = etsclone("brd", "verify", pair.store, "--trust", pair.trust)
+    refuses(gap, 4, "do not verify")
+
+
+# --- refusals: exit code, message, hint; and the disk is as it was ---------------------------------------------------
+
+
+@pytest.fixture
+def untouched(pair: Pair) -> Iterator[Path]:
+    """The secondary's disk, which must not change in this test."""
+    disk = pair.disk("secondary")
+    before = disk.read_bytes()
+    yield disk
+    assert disk.read_bytes() == before
+
+
+def test_another_pairs_store_is_refused(pair: Pair, untouched: Path) -> None:
+    config = pair.store / "brd.toml"
+    config.write_text(config.read_text().replace('"school"', '"office"'))
+    refuses(rebuild(pair, untouched, "primary"), 4, "of pair school")
+
+
+def test_a_disk_of_another_pair_is_refused(pair: Pair, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger.raw"
+    files = common_files() | {"etc/fstab": ""} | role_files("primary")
+    write_tree(tmp_path / "stranger", files)
+    make_image(stranger, tmp_path / "stranger", uuid="99999999-2222-3333-4444-555555555555")
+    refuses(rebuild(pair, stranger, "primary"), 3, "no clone of pair school")
+
+
+def test_an_unknown_role_is_refused(pair: Pair, untouched: Path) -> None:
+    refuses(rebuild(pair, untouched, "tertiary"), 3, "has no role 'tertiary'")
+
+
+def test_an_overlay_of_another_role_is_refused(pair: Pair, untouched: Path) -> None:
+    shutil.copy(pair.overlay("secondary"), pair.overlay("primary"))
+    refuses(rebuild(pair, untouched, "primary"), 4, "of role secondary")
+
+
+def test_a_key_of_another_role_is_refused(pair: Pair, untouched: Path) -> None:
+    lines = pair.trust.read_text().splitlines()
+    pair.trust.write_text(
+        "\n".join(line.replace("primary", "secondary", 1) for line in lines) + "\n"
+    )
+    refuses(rebuild(pair, untouched, "primary"), 4, "not for primary")
+
+
+def test_a_key_that_is_not_trusted_for_the_role_captures_nothing(pair: Pair) -> None:
+    capture = (
+        "brd",
+        "capture",
+        pair.store,
+        "--role",
+        "primary",
+        "--key",
+        pair.folder / "secondary.key",
+    )
+    refuses(etsclone(*capture, "--disk", pair.disk("primary")), 4, "not for primary")
+    assert len(list((pair.store / "primary").glob("*.brd"))) == 1
+
+
+def test_without_a_statement_of_trust_nothing_is_believed(pair: Pair, untouched: Path) -> None:
+    options = ("--store", pair.store, "--role", "primary", "--yes")
+    refuses(etsclone("rebuild", untouched, *options), 3, "nothing to trust")
+
+
+@pytest.mark.parametrize("place", [0.001, 0.2, 0.5, 0.999])
+def test_a_changed_byte_is_refused(pair: Pair, untouched: Path, place: float) -> None:
+    overlay = pair.overlay("primary")
+    data = bytearray(overlay.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    overlay.write_bytes(data)
+    refuses(rebuild(pair, untouched, "primary"), 4, "")
+
+
+def test_a_truncated_overlay_is_refused(pair: Pair, untouched: Path) -> None:
+    os.truncate(pair.overlay("primary"), pair.overlay("primary").stat().st_size - 512)
+    refuses(rebuild(pair, untouched, "primary"), 4, "")
+
+
+def test_a_wrong_name_at_the_prompt_changes_nothing(pair: Pair, untouched: Path) -> None:
+    options = ("--store", pair.store, "--role", "primary", "--trust", pair.trust)
+    done = etsclone("rebuild", untouched, *options, answer="primary.raw\n")
+    refuses(done, 3, "not confirmed")
+
+
+def test_a_disk_that_is_in_use_is_refused(pair: Pair) -> None:
+    with mounted(pair.disk("secondary")):
+        refuses(rebuild(pair, pair.disk("secondary"), "primary"), 3, "held by another device")
+
+
+def test_the_running_system_is_refused(pair: Pair) -> None:
+    options = ("--store", pair.store, "--role", "primary", "--trust", pair.trust, "--yes")
+    refuses(etsclone("rebuild", "--root", "/", *options), 3, "root of the running system")
+
+
+def test_a_folder_where_nothing_is_mounted_is_refused(pair: Pair, tmp_path: Path) -> None:
+    options = ("--store", pair.store, "--role", "primary", "--trust", pair.trust, "--yes")
+    refuses(etsclone("rebuild", "--root", tmp_path, *options), 3, "nothing is mounted")
+    capture = (
+        "brd",
+        "capture",
+        pair.store,
+        "--role",
+        "primary",
+        "--key",
+        pair.folder / "primary.key",
+    )
+    refuses(etsclone(*capture, "--root", tmp_path), 3, "nothing is mounted")
+
+
+def test_a_disk_without_a_system_is_refused(pair: Pair, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.raw"
+    (tmp_path / "tree").mkdir()
+    make_image(empty, tmp_path / "tree")
+    refuses(rebuild(pair, empty, "primary"), 3, "no root of a system")
+
+
+def test_root_rights_are_needed(pair: Pair) -> None:
+    # The rights are dropped late: somebody else may not be able to read this interpreter and these modules.
+    program = (
+        "import os, etsclone.cli as cli, etsclone.commands.rebuild; os.setuid(65534); cli.main()"
+    )
+    words = ["rebuild", "x.raw", "--store", str(pair.store), "--role", "primary"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+    )
+    refuses(done, 3, "root rights are needed")
+
+
+def test_a_symbolic_link_on_the_way_is_refused(pair: Pair, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    write_tree(canary, {"ssh_host_ed25519_secondary": "of the rescue system\n"})
+    with mounted(pair.disk("secondary")) as root:
+        shutil.rmtree(root / "etc/ssh")
+        (root / "etc/ssh").symlink_to(canary)
+    refuses(rebuild(pair, pair.disk("secondary"), "primary"), 3, "/etc/ssh")
+    assert [path.name for path in canary.iterdir()] == ["ssh_host_ed25519_secondary"]
+
+
+def test_an_interrupted_rebuild_is_completed_by_the_next(pair: Pair) -> None:
+    original = content(pair.disk("primary"))
+    with mounted(pair.disk("secondary")) as root:
+        # What a rebuild that was cut from power has left behind.
+        write_tree(root, {".etsclone-staging/0": "half", "etc/hostname": "primary\n"})
+    done = rebuild(pair, pair.disk("secondary"), "primary")
+    assert done.returncode == 0, done.stderr
+    after = content(pair.disk("secondary"))
+    assert not [path for path in after if path.startswith(b"/.etsclone")]
+    assert after[b"/etc/hostname"] == original[b"/etc/hostname"]

@@ -1,0 +1,21 @@
+"""What the tests on real disks share: the image that they all copy."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="session")
+def server_image() -> Path:
+    """The disk of a real primary that boots; shared and read-only: copy it."""
+    built = subprocess.run([SCRIPTS / "build-image"], check=True, stdout=subprocess.PIPE, text=True)
+    return Path(built.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def install_role() -> Path:
+    """The script that makes a mounted tree either role by hand, without etsclone."""
+    return SCRIPTS / "pair" / "install-role"
