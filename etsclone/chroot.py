@@ -17,6 +17,8 @@ from etsclone.errors import EtscloneError, NotRoot
 
 Result = TypeVar("Result")
 
+_INTERRUPTIONS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
 
 def require_root() -> None:
     """Raise `NotRoot` unless the process may do what an administrator may."""
@@ -38,12 +40,14 @@ def in_chroot(root: str, work: Callable[[], Result]) -> Result:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    # Between the fork and the handlers below, ^C would let the child run on in the parent's code.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
     child = os.fork()
     if child == 0:
-        os.close(reader)
         _child(root, work, writer)
-    os.close(writer)
     try:
+        os.close(writer)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
         with os.fdopen(reader, "rb") as pipe:
             answer = pipe.read()
     except BaseException:
@@ -64,10 +68,12 @@ def in_chroot(root: str, work: Callable[[], Result]) -> Result:
 
 def _child(root: str, work: Callable[[], object], writer: int) -> None:
     status = 1
-    # The terminal's ^C reaches both processes; the parent decides, and tells us by SIGTERM.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
+        # The terminal's ^C reaches both processes; the parent decides, and tells us by SIGTERM.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
         os.chroot(root)
         os.chdir("/")
         sys.path.clear()

@@ -84,7 +84,7 @@ def run(arguments: Namespace) -> None:
             _apply(arguments, plan, system)
         # Mounted afresh, so that what is compared comes from the disk and not from memory.
         with _system(arguments, writable=False) as again:
-            verify_rebuild(again.folder, plan)
+            verify_rebuild(again.folder, plan, again.skip)
     facts = _facts(plan, overlay, system) | {"started": started.isoformat(), "verified": True}
     receipt = save_receipt(
         "rebuild", facts | {"finished": datetime.now(UTC).isoformat()}, started, store=store

@@ -9,7 +9,7 @@ the overlay holds, and none depends on one before it having happened.
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from etsclone.errors import ComparisonFailed, EtscloneError, UnsafePath
@@ -72,13 +72,13 @@ def apply_plan(root: str, plan: TreePlan, payload: Payload) -> None:
         _sync_folders(top, plan)
 
 
-def verify_scope(root: str, wanted: Tree, scope: Scope) -> None:
-    """Read the scope of a tree again and compare it with an overlay's.
+def verify_scope(root: str, wanted: Tree, scope: Scope, *, skip: Collection[bytes] = ()) -> None:
+    """Read the scope of a tree again and compare it with an overlay's; `skip` as in `scan`.
 
     Raises:
         ComparisonFailed: when they differ; it names the first few paths.
     """
-    found = differences(scan(root, scope).scope, wanted)
+    found = differences(scan(root, scope, skip=skip).scope, wanted)
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ComparisonFailed(

@@ -17,6 +17,8 @@ from etsclone.model.tree import ancestors, printable
 CHUNK = 1 << 20
 """How many bytes are read at a time."""
 
+_PAGE = 4096
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening what has just become a fifo would wait for ever.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -96,12 +98,16 @@ def opened_file(folder: int, name: bytes) -> Iterator[int]:
 
 def chunks(descriptor: int) -> Iterator[memoryview]:
     """All bytes from a file's position to its end. A piece is valid until the next is asked for."""
+    size, total = os.fstat(descriptor).st_size, 0
     # Most files are small, and a fresh large buffer costs more than reading them does.
-    buffer = memoryview(bytearray(min(os.fstat(descriptor).st_size + 1, CHUNK)))
-    count = len(buffer)
-    while count == len(buffer):  # less than asked for: this was the end
-        count = os.readv(descriptor, [buffer])
+    buffer = memoryview(bytearray(min(max(size + 1, _PAGE), CHUNK)))
+    while count := os.readv(descriptor, [buffer]):
         yield buffer[:count]
+        total += count
+        if (
+            count < len(buffer) and total >= size
+        ):  # the end: no need to be told by a read of nothing
+            return
 
 
 def data_extents(descriptor: int, size: int) -> Extents:

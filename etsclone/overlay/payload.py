@@ -28,7 +28,7 @@ LEVEL = 15
 """zstd's level: every byte is kept for years, but a scope of 100 MiB should not take a minute."""
 
 PAYLOAD_LIMIT = 4 * GIB
-"""The most bytes that a payload may hold, holes of sparse files included. Larger ones are neither written nor read."""
+"""The most bytes of an archive, and of its files with their holes. Larger ones are neither written nor read."""
 
 _IN_MEMORY = 64 * MIB
 """Content up to this size never touches a disk on its way: it may be host keys."""
@@ -52,34 +52,31 @@ def write_payload(out: BinaryIO, root: str, tree: Tree, *, limit: int = PAYLOAD_
         out: gets the compressed archive; need not be seekable.
         root: the top of the tree; `/` inside `chroot.in_chroot`.
         tree: `Scan.scope`.
-        limit: the most bytes that the archive may hold.
+        limit: the most bytes that the archive, or its files with their holes, may hold.
 
     Raises:
         SourceRefused: when there is too much, or a file vanished or became something else.
         OSError: when something cannot be read or written.
     """
-    total = sum(entry.size for entry in tree.values() if not entry.link_to)
-    if total > limit:
-        raise SourceRefused(
-            f"the scope holds {human(total)}, more than the {human(limit)} that an overlay may hold",
-            hint="name what is not configuration as volatile in the profile",
-        )
     with opened_root(root) as top, compressed(out, LEVEL) as archive:
-        writer = _Writer(archive, top)
+        writer = _Writer(archive, top, limit)
         for entry in sorted(tree.values(), key=lambda entry: entry.path):
             writer.add(entry)
-        archive.write(pax.END)
+        writer.end()
     return Archived(writer.tree, tuple(writer.warnings))
 
 
 class _Writer:
     """Writes members and remembers what they were."""
 
-    def __init__(self, archive: BinaryIO, top: int) -> None:
+    def __init__(self, archive: BinaryIO, top: int, limit: int) -> None:
         self.tree: dict[bytes, Entry] = {}
         self.warnings: list[str] = []
         self._archive = archive
         self._top = top
+        self._limit = limit
+        self._stored = 0
+        self._restored = 0
 
     def add(self, entry: Entry) -> None:
         if entry.kind is Kind.SOCKET:
@@ -90,15 +87,20 @@ class _Writer:
         if entry.kind is Kind.FILE and not entry.link_to:
             entry = self._add_file(entry)
         else:
-            self._archive.write(pax.header(entry, Extents()))
+            self._write(pax.header(entry, Extents()))
         self.tree[entry.path] = entry
+
+    def end(self) -> None:
+        self._write(pax.END)
 
     def _add_file(self, entry: Entry) -> Entry:
         with _reopened(self._top, entry.path) as descriptor:
             size = os.fstat(descriptor).st_size
             data = data_extents(descriptor, size)
             archived = replace(entry, size=size)
-            self._archive.write(pax.header(archived, data))
+            self._restored += size
+            self._check_limit(self._restored)
+            self._write(pax.header(archived, data))
             archived = replace(archived, sha256=self._copy(descriptor, size, data))
         if archived != entry:
             self.warnings.append(f"{printable(entry.path)} changed while it was captured")
@@ -115,9 +117,22 @@ class _Writer:
                 piece = piece.ljust(count, b"\0")
                 digest.update(piece)
                 if stored:
-                    self._archive.write(piece)
-        self._archive.write(pax.padding(data.size))
+                    self._write(piece)
+        self._write(pax.padding(data.size))
         return digest.hexdigest()
+
+    def _write(self, data: bytes) -> None:
+        self._stored += len(data)
+        self._check_limit(self._stored)
+        self._archive.write(data)
+
+    def _check_limit(self, size: int) -> None:
+        """The reader's limits, so that nothing is written that could not be read."""
+        if size > self._limit:
+            raise SourceRefused(
+                f"the scope holds more than the {human(self._limit)} that an overlay may hold",
+                hint="name what is not configuration as volatile in the profile",
+            )
 
 
 def _runs(size: int, data: Extents) -> Iterator[tuple[int, int, bool]]:
@@ -193,7 +208,7 @@ def read_payload(stream: BinaryIO, scope: Scope, *, limit: int = PAYLOAD_LIMIT) 
     Args:
         stream: the compressed archive, to its end.
         scope: that of the signed header; a member outside of it is refused.
-        limit: the most bytes that it may hold, packed or as files.
+        limit: the most bytes that the archive, or its files with their holes, may hold.
 
     Raises:
         HostilePayload: for whatever `write_payload` cannot have written: paths that are not plain or not in the scope,

@@ -120,12 +120,10 @@ class _Findings:
         first: dict[tuple[int, int], Entry] = {}
         tree: dict[bytes, Entry] = {}
         for path, sight in self._inside.items():
-            if sight.entry.kind is not Kind.FILE:
-                tree[path] = sight.entry
-                continue
-            leader = first.setdefault(sight.inode, sight.entry)
-            linked = replace(leader, path=path, link_to=leader.path)
-            tree[path] = leader if leader is sight.entry else linked
+            tree[path] = entry = sight.entry
+            leader = first.setdefault(sight.inode, entry) if entry.kind is Kind.FILE else entry
+            if leader is not entry:
+                tree[path] = replace(leader, path=path, link_to=leader.path)
         return tree
 
     def _hides_scope(self, path: bytes) -> bool:

@@ -1,0 +1,244 @@
+"""Law 1: a rebuild makes the scope of any clone equal to the overlay, and changes nothing outside of it."""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+from oracle import Sight, acl, links, look
+
+from etsclone.errors import ScopeConflict, UnsafePath
+from etsclone.model.scope import Scope
+from etsclone.model.tree import ancestors
+from etsclone.overlay.apply import apply_plan, verify_scope
+from etsclone.overlay.payload import Payload, read_payload, write_payload
+from etsclone.overlay.scan import scan
+from etsclone.plan.tree import plan_tree
+
+# Few names, so that trees and scopes meet; odd ones, since names are bytes.
+NAMES = [
+    b"a",
+    b"b",
+    b"a.b",
+    b"-rf",
+    b"new\nline",
+    b"\xff\xfe",
+    "é".encode(),
+    b" sp=a#ce",
+    b"n" * 130,
+]
+DEEP = [(b"a",) * 8, (b"a", b"b") * 6]
+TIMES = [
+    0,
+    1,
+    1_700_000_000_123_456_789,
+    1_700_000_001_000_000_000,
+    -1_500_000_000,
+    4_000_000_000_000_000_001,
+]
+CONTENTS = [b"", b"a", b"b", b"line\n" * 300, os.urandom(5000)]
+TARGETS = [b"a", b"/a", b"../../..", b"/etc/hostname", b"\xff", b"t" * 200]
+# Only root may give attributes to a file that nobody may write.
+READ_ONLY = 0o440 if os.geteuid() == 0 else 0o640
+OWNERS = [0, 0, 7, 3_000_000] if os.geteuid() == 0 else [os.geteuid()]
+
+
+@dataclass(frozen=True)
+class Node:
+    """Something to stand at a path of a random tree."""
+
+    kind: str
+    content: bytes = b""
+    mode: int = 0o644
+    owner: int = OWNERS[0]
+    mtime_ns: int = 0
+    attribute: bytes | None = None
+    acl_user: int | None = None
+
+
+Recipe = list[tuple[tuple[bytes, ...], Node]]
+
+common = {
+    "owner": st.sampled_from(OWNERS),
+    "mtime_ns": st.sampled_from(TIMES),
+    "attribute": st.sampled_from([None, None, b"", b"\x00\xff=\n"]),
+    "acl_user": st.sampled_from([None, None, 7, 1000]),
+}
+file_modes = st.sampled_from([0o644, 0o600, 0o755, 0o4755, READ_ONLY])
+nodes = st.one_of(
+    st.builds(Node, st.just("file"), st.sampled_from(CONTENTS), file_modes, **common),
+    st.builds(Node, st.just("sparse"), st.sampled_from(CONTENTS), file_modes, **common),
+    st.builds(
+        Node,
+        st.just("folder"),
+        st.just(b""),
+        st.sampled_from([0o755, 0o700, 0o1777, 0o2755]),
+        **common,
+    ),
+    st.builds(Node, st.just("symlink"), st.sampled_from(TARGETS), st.just(0o777), **common),
+    st.builds(Node, st.just("fifo"), st.just(b""), file_modes, **common),
+    st.builds(Node, st.just("hard link")),
+)
+names = st.sampled_from([b"a", b"b"]) | st.sampled_from(NAMES)
+paths = st.lists(names, min_size=1, max_size=4).map(tuple)
+recipes = st.lists(st.tuples(paths | paths | st.sampled_from(DEEP), nodes), min_size=2, max_size=12)
+
+components = st.sampled_from(["a", "b", "*"]) | st.sampled_from(
+    [*map(os.fsdecode, NAMES), "**", "?", "[ab]"]
+)
+patterns = st.lists(components, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
+scopes = st.builds(
+    Scope,
+    role=st.lists(patterns, min_size=1, max_size=3).map(tuple),
+    disk=st.lists(patterns, max_size=2).map(tuple),
+    volatile=st.lists(patterns, max_size=1).map(tuple),
+)
+
+
+def build(root: Path, recipe: Recipe) -> None:
+    """Make the tree of a recipe; what cannot be made (below a file, on top of something) is left out."""
+    files: list[bytes] = []
+    folders: list[tuple[bytes, Node]] = [(os.fsencode(root), Node("folder", mode=0o755))]
+    for parts, node in recipe:
+        path = os.path.join(os.fsencode(root), *parts)
+        ways = [os.path.join(os.fsencode(root), *parts[:depth]) for depth in range(1, len(parts))]
+        if os.path.lexists(path) or any(
+            os.path.lexists(way) and not _is_folder(way) for way in ways
+        ):
+            continue
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _make(path, node, files)
+        if node.kind == "folder":
+            folders.append((path, node))
+    for path, node in sorted(folders, key=lambda item: item[0], reverse=True):
+        _finish(path, node)
+
+
+def _is_folder(path: bytes) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _make(path: bytes, node: Node, files: list[bytes]) -> None:
+    if node.kind == "folder":
+        os.mkdir(path)
+        return
+    if node.kind == "symlink":
+        os.symlink(node.content, path)
+    elif node.kind == "fifo":
+        os.mkfifo(path)
+    elif node.kind == "hard link":
+        if files:
+            os.link(files[-1], path)
+        return
+    else:
+        _make_file(path, node)
+        files.append(path)
+    _finish(path, node)
+
+
+def _make_file(path: bytes, node: Node) -> None:
+    with open(path, "xb") as file:
+        if node.kind == "sparse":
+            file.truncate(3 << 16)
+            file.seek(1 << 16)
+        file.write(node.content)
+
+
+def _finish(path: bytes, node: Node) -> None:
+    os.chown(path, node.owner, os.getegid(), follow_symlinks=False)
+    if node.kind != "symlink":
+        os.chmod(path, node.mode)
+    if node.kind in ("file", "sparse", "folder"):
+        if node.attribute is not None:
+            os.setxattr(path, "user.etsclone=%test", node.attribute)
+        if node.acl_user is not None:
+            os.setxattr(path, "system.posix_acl_access", acl(node.acl_user, 4, node.mode))
+    os.utime(path, ns=(node.mtime_ns, node.mtime_ns), follow_symlinks=False)
+
+
+def overlay(root: Path, scope: Scope) -> Payload:
+    """What capture and rebuild do between two trees, without the signed envelope."""
+    packed = io.BytesIO()
+    archived = write_payload(packed, str(root), scan(str(root), scope).scope)
+    packed.seek(0)
+    payload = read_payload(packed, scope)
+    assert payload.tree == archived.tree
+    return payload
+
+
+def rebuild(root: Path, payload: Payload, scope: Scope) -> None:
+    seen = scan(str(root), scope)
+    plan = plan_tree(seen.scope, payload.tree, scope, seen.outside)
+    for action in {change.action for change in plan.changes}:
+        event(f"plan with {action.value}")
+    apply_plan(str(root), plan, payload)
+    verify_scope(str(root), payload.tree, scope)
+
+
+def within(sight: Sight, scope: Scope) -> Sight:
+    return {path: seen for path, seen in sight.items() if path in scope}
+
+
+def without(sight: Sight, scope: Scope) -> Sight:
+    return {path: seen for path, seen in sight.items() if path not in scope}
+
+
+def link_sets(root: Path, scope: Scope, *, in_scope: bool) -> set[frozenset[bytes]]:
+    """Which names share an inode, when only names of the scope, or only the others, are looked at."""
+    sets = (
+        frozenset(path for path in group if (path in scope) == in_scope) for group in links(root)
+    )
+    return {group for group in sets if group}
+
+
+def check_law(clone: Path, role: Path, scope: Scope) -> None:
+    """rebuild(clone, overlay(role)) equals role over the scope, and nothing else changes; or it is refused whole."""
+    before, wanted = look(clone), look(role)
+    outer_links = link_sets(clone, scope, in_scope=False)
+    with overlay(role, scope) as payload:
+        try:
+            rebuild(clone, payload, scope)
+        except (ScopeConflict, UnsafePath) as refusal:
+            event(f"refused: {type(refusal).__name__}")
+            assert look(clone) == before
+            return
+        after = look(clone)
+        assert within(after, scope) == within(wanted, scope)
+        assert link_sets(clone, scope, in_scope=True) == link_sets(role, scope, in_scope=True)
+        assert link_sets(clone, scope, in_scope=False) == outer_links
+        ways = {folder for path in within(wanted, scope) for folder in ancestors(path)}
+        made = without(after, scope).keys() - before.keys()
+        assert made <= ways
+        assert {path: after[path] for path in without(after, scope).keys() - made} == without(
+            before, scope
+        )
+        seen = scan(str(clone), scope)
+        assert not plan_tree(seen.scope, payload.tree, scope, seen.outside).changes
+        event("rebuilt")
+    assert look(role) == wanted
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_waiting_for_disks() -> Iterator[None]:
+    """Durability is not what is tested here, and most of the time would go there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr("etsclone.overlay.payload.LEVEL", 1)
+        yield
+
+
+@pytest.mark.timeout(1800)
+@given(primary=recipes, secondary=recipes, scope=scopes)
+def test_role_inversion(tmp_path: Path, primary: Recipe, secondary: Recipe, scope: Scope) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        trees = {name: Path(folder, name) for name in ("p", "s", "p2", "s2")}
+        for name, tree in trees.items():
+            tree.mkdir()
+            build(tree, primary if name.startswith("p") else secondary)
+        check_law(trees["p2"], trees["s"], scope)
+        check_law(trees["s2"], trees["p"], scope)
