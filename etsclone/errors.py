@@ -154,6 +154,14 @@ class DeviceError(EtscloneError):
     exit_code = ExitCode.DEVICE
 
 
+class ReadFailed(DeviceError):
+    """Some bytes of a disk cannot be read; the rest of it may well be."""
+
+
+class BytesLost(DeviceError):
+    """The clone is complete but for bytes that the source no longer gives; the message says what they belonged to."""
+
+
 class Interrupted(EtscloneError):
     """^C or a termination signal."""
 

@@ -10,7 +10,7 @@ from etsclone.chroot import in_chroot
 from etsclone.copying.blocks import DIGEST_NAME
 from etsclone.copying.engine import Tuning, compare, copy, read_back
 from etsclone.disk.device import check_identity, flush, opened, read_bytes, write_bytes
-from etsclone.disk.images import announce_partitions, is_image
+from etsclone.disk.images import announce_partitions
 from etsclone.errors import ComparisonFailed, DeviceError, Interrupted, TargetChanged, TargetRefused
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import ClonePlan, CloneStep, Copy, CreateImage, Erase, Seal, Write
@@ -54,10 +54,13 @@ class _Clone:
     @property
     def target(self) -> int:
         if self._target is None:
-            self._target = self.stack.enter_context(opened(self.plan.target.path, writable=True))
-            if self.plan.target.exists:
+            target = self.plan.target
+            if target.exists:
+                check_identity(target.identity)
+            self._target = self.stack.enter_context(opened(target.path, writable=True))
+            if target.exists:
                 # Only now that the disk is claimed can its identity no longer change behind our back.
-                check_identity(self.plan.target.identity)
+                check_identity(target.identity)
         return self._target
 
 
@@ -74,6 +77,9 @@ def execute_clone(plan: ClonePlan, *, tuning: Tuning, shown: bool) -> CloneOutco
         DeviceError, ComparisonFailed, Interrupted: the target is unfinished: it has no partition table.
     """
     with contextlib.ExitStack() as stack:
+        if plan.target.identity.device is not None:
+            # Also when it ends early: no node of an old partition may outlive the old table.
+            stack.callback(announce_partitions, plan.target.path)
         check_identity(plan.source.identity)
         source = stack.enter_context(opened(plan.source.path, writable=False))
         clone = _Clone(plan, tuning, shown, stack, source)
@@ -85,8 +91,6 @@ def execute_clone(plan: ClonePlan, *, tuning: Tuning, shown: bool) -> CloneOutco
                 f"interrupted: {plan.target.path} is unfinished and will not boot",
                 hint="run the same command again",
             ) from interrupt
-    if not is_image(plan.target.path):
-        announce_partitions(plan.target.path)
     finished = datetime.now(UTC)
     return CloneOutcome(
         clone.started,
@@ -153,13 +157,13 @@ def execute_rebuild(root: str, plan: RebuildPlan, skip: frozenset[bytes]) -> Non
     in_chroot(root, work)
 
 
-def verify_rebuild(root: str, plan: RebuildPlan) -> None:
+def verify_rebuild(root: str, plan: RebuildPlan, skip: frozenset[bytes]) -> None:
     """Read the scope of the system mounted at `root` from inside.
 
     Raises:
         ComparisonFailed: when it is not exactly what the payload holds.
     """
-    in_chroot(root, lambda: verify_scope("/", plan.payload.tree, plan.scope))
+    in_chroot(root, lambda: verify_scope("/", plan.payload.tree, plan.scope, skip=skip))
 
 
 def _tree_plan(scope: Scope, payload: Payload, skip: frozenset[bytes]) -> TreePlan:

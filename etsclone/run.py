@@ -43,6 +43,7 @@ PROGRAMS = {
         Program("sfdisk", "fdisk", "reads partition tables"),
         Program("losetup", "mount", "attaches image files as disks"),
         Program("partx", "util-linux", "tells the kernel of the partitions of a disk"),
+        Program("fallocate", "util-linux", "gives back the unused space of an image file"),
         Program("blkid", "util-linux", "tells what a partition contains"),
         Program("mount", "mount", "mounts the filesystems of a clone"),
         Program("umount", "mount", "unmounts them"),
@@ -53,6 +54,7 @@ PROGRAMS = {
         Program("partclone.exfat", "partclone", "finds the used blocks of exFAT"),
         Program("partclone.ntfs", "partclone", "finds the used blocks of NTFS"),
         Program("partclone.f2fs", "partclone", "finds the used blocks of F2FS"),
+        Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
     )
 }
 """Every program that etsclone may call. `run` refuses any other, so that `etsclone doctor` knows them all."""
@@ -155,5 +157,5 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
+        for first in came[:1]:
+            signal.raise_signal(first)

@@ -2,18 +2,21 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 
 from etsclone.disk.device import opened, read_bytes
-from etsclone.disk.images import attached, is_image, loops_of
+from etsclone.disk.images import attached, is_image, loops_of, window
+from etsclone.disk.probe import read_content
 from etsclone.errors import SourceRefused, TargetRefused, UsageError
-from etsclone.model.disk import Disk, DiskIdentity, Partition, Use
+from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
 from etsclone.model.extents import Extent
-from etsclone.model.plan import ClonePlan, Guard, Refusal
+from etsclone.model.plan import ClonePlan, Guard, Refusal, UsedMap
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
-from etsclone.usedmap.partclone import used_map
+from etsclone.usedmap.content import used_map
 
-_SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_CUT_OFF})
+_SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED})
 
 
 def target_snapshot(path: str, source: Disk) -> Disk:
@@ -60,20 +63,66 @@ def refuse(refusals: tuple[Refusal, ...]) -> None:
     )
 
 
-def make_plan(source: Disk, target: Disk) -> ClonePlan:
+def make_plan(source: Disk, target: Disk, *, swap_header_only: bool = False) -> ClonePlan:
     """Read the used-block maps and the first bytes of the source, and plan the clone.
+
+    Args:
+        source: the source's snapshot.
+        target: the target's snapshot.
+        swap_header_only: leave out what was swapped out.
 
     Raises:
         FormatError: when the source's partition table is damaged.
         DeviceError: when the source cannot be read.
     """
-    parts = content_partitions(source) if source.table else (_whole_disk(source),)
-    # Each map is read by a process of its own: side by side.
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        maps = tuple(pool.map(used_map, parts))
+    maps = used_maps(source, swap_header_only=swap_header_only)
     with opened(source.path, writable=False) as descriptor:
         head = read_bytes(descriptor, Extent(0, min(HEAD_SIZE, source.size)))
     return plan_clone(source, target, maps, head)
+
+
+def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap, ...]:
+    """Which bytes matter of each partition of a disk, or of the disk itself when it has no table.
+
+    Raises:
+        DeviceError: when the disk cannot be opened.
+        MissingProgram: when the program that reads a filesystem is not installed.
+    """
+    parts = content_partitions(source) if source.table else (_whole_disk(source),)
+    with (
+        opened(source.path, writable=False) as descriptor,
+        # Each map is read by a process of its own: side by side.
+        ThreadPoolExecutor(max_workers=4) as pool,
+    ):
+        access = _SourceAccess(source, descriptor)
+        find = partial(used_map, disk=access, swap_header_only=swap_header_only)
+        return tuple(pool.map(find, parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _SourceAccess:
+    """Lends the source to the readers of used maps (`DiskAccess`)."""
+
+    source: Disk
+    descriptor: int
+
+    def read(self, extent: Extent) -> bytes:
+        return read_bytes(self.descriptor, extent)
+
+    def content(self, extent: Extent) -> Content:
+        return read_content(self.source.device, extent.start, extent.size)
+
+    def window(self, extent: Extent) -> AbstractContextManager[str]:
+        parts = (*self.source.partitions, _whole_disk(self.source))
+        nodes = (
+            part.device for part in parts if (part.start, part.end) == (extent.start, extent.end)
+        )
+        node = next(nodes, "")
+        return (
+            nullcontext(node)
+            if node
+            else window(self.source.device, extent, self.source.sector_size)
+        )
 
 
 def _whole_disk(source: Disk) -> Partition:

@@ -11,7 +11,7 @@ from etsclone.errors import ComparisonFailed, UsageError
 from etsclone.execute import compare_clone
 from etsclone.model.disk import Disk
 from etsclone.model.extents import Extent
-from etsclone.plan.guards import cut_off_refusals
+from etsclone.plan.guards import damage_refusals
 from etsclone.units import human
 
 
@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> None:
     """Compare two disks; nothing is written.
 
     Raises:
-        SourceRefused: when the source is cut off.
+        SourceRefused: when the source is damaged.
         ComparisonFailed: when they differ, naming where.
     """
     require_root()
@@ -37,7 +37,7 @@ def run(arguments: Namespace) -> None:
     ):
         if source.identity.same_disk(target.identity):
             raise UsageError("a disk was to be compared with itself", hint="name two disks")
-        refuse(cut_off_refusals(source))
+        refuse(damage_refusals(source))
         if target.size < source.size:
             raise ComparisonFailed(
                 f"{target.path} is smaller than {source.path}: it is no clone of it"

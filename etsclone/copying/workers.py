@@ -6,16 +6,24 @@ from collections.abc import Callable, Iterable
 
 from etsclone.model.extents import Extent
 
+_SECONDS_BETWEEN_TICKS = 1.0
+
 Work = Callable[[int, Extent, memoryview], None]
 
 
 def for_each_block(
-    blocks: Iterable[tuple[int, Extent]], work: Work, *, workers: int, buffer_size: int
+    blocks: Iterable[tuple[int, Extent]],
+    work: Work,
+    *,
+    workers: int,
+    buffer_size: int,
+    tick: Callable[[], None] | None = None,
 ) -> None:
     """Call `work(number, block, buffer)` for every block, with `workers` calls at a time.
 
     Each thread has one page-aligned buffer of `buffer_size` bytes, as O_DIRECT wants it. Blocks are taken in order.
     The first exception (also ^C in the calling thread) stops all workers after their current block and is raised.
+    Meanwhile the calling thread calls `tick` about once a second.
     """
     queue = _Queue(blocks)
     threads = [
@@ -26,7 +34,10 @@ def for_each_block(
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(_SECONDS_BETWEEN_TICKS)
+                if tick is not None and thread.is_alive():
+                    tick()
     finally:
         # ^C lands in join: the workers must be at rest before anybody closes their files.
         queue.stop()

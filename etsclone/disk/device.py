@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import stat
+import struct
 from collections.abc import Iterator
 
 from etsclone.disk.images import image_identity, is_image
@@ -13,9 +14,12 @@ from etsclone.disk.probe import probe
 from etsclone.errors import DeviceError, TargetChanged, TargetRefused, UsageError
 from etsclone.model.disk import DiskIdentity
 from etsclone.model.extents import Extent
+from etsclone.run import run
 from etsclone.units import align_down, align_up
 
 _BLKFLSBUF = 0x1261
+_BLKDISCARD = 0x1277
+_BLKZEROOUT = 0x127F
 DIRECT_BLOCK = 4096
 """Offsets and sizes that every disk and filesystem takes for direct access."""
 
@@ -110,6 +114,34 @@ def flush(descriptor: int) -> None:
     except OSError as error:
         raise DeviceError(
             f"writes to the disk were lost: {error.strerror}", hint="use another disk"
+        ) from error
+
+
+def clear(descriptor: int, path: str, extent: Extent, *, keep_space: bool) -> None:
+    """Tell a disk that bytes are no longer needed (discard), or with `keep_space` make them read as zeros.
+
+    Args:
+        descriptor: the disk, open for writing.
+        path: its name, for an image file.
+        extent: whole sectors.
+        keep_space: write zeros rather than give the space back.
+
+    Raises:
+        DeviceError: when the disk cannot do it.
+        CommandFailed: when the filesystem of an image file cannot.
+    """
+    if is_image(path):
+        how = "--zero-range" if keep_space else "--punch-hole"
+        where = ["--keep-size", "--offset", str(extent.start), "--length", str(extent.size)]
+        run("fallocate", [how, *where, path])
+        return
+    request = _BLKZEROOUT if keep_space else _BLKDISCARD
+    try:
+        fcntl.ioctl(descriptor, request, struct.pack("QQ", extent.start, extent.size))
+    except OSError as error:
+        raise DeviceError(
+            f"{path} cannot {'be wiped' if keep_space else 'discard'}: {error.strerror}",
+            hint="leave out --discard: not every disk or adapter can",
         ) from error
 
 

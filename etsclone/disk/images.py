@@ -9,6 +9,7 @@ from dataclasses import replace
 from etsclone.disk.probe import probe
 from etsclone.errors import UsageError
 from etsclone.model.disk import Disk, DiskIdentity, Use
+from etsclone.model.extents import Extent
 from etsclone.run import run, uninterrupted
 from etsclone.units import KIB, SECTOR, align_down
 
@@ -77,10 +78,18 @@ def loops_of(path: str) -> tuple[str, ...]:
 
 def announce_partitions(device: str) -> None:
     """Tell the kernel what partitions a device has now: one without parsers for tables learns it only from us."""
-    # --update forgets partitions that are gone, but knows no logical ones; --add fails for those that are there
-    # already. Both fail where there is no table.
-    run("partx", ["--update", device], accept=(0, 1))
+    # --update would do neither without a table nor for logical partitions. Both fail where there is nothing to do.
+    run("partx", ["--delete", device], accept=(0, 1))
     run("partx", ["--add", device], accept=(0, 1))
+
+
+@contextlib.contextmanager
+def window(path: str, extent: Extent, sector_size: int) -> Iterator[str]:
+    """A block device that shows just `extent` (in bytes) of a disk or image, read-only, until the context ends."""
+    place = ["--offset", str(extent.start), "--sizelimit", str(extent.size)]
+    sectors = ["--sector-size", str(sector_size)]
+    with _loop([*place, *sectors, "--read-only"], path) as device:
+        yield device
 
 
 @contextlib.contextmanager
@@ -88,9 +97,16 @@ def _loop_device(path: str, *, writable: bool) -> Iterator[str]:
     access = [] if writable else ["--read-only"]
     sectors = ["--sector-size", str(_sector_size(path))]
     # --partscan: without it the partition nodes would outlive the device.
+    with _loop(["--partscan", *sectors, *access], path) as device:
+        announce_partitions(device)
+        yield device
+
+
+@contextlib.contextmanager
+def _loop(options: list[str], path: str) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         with uninterrupted():
-            shown = run("losetup", ["--find", "--show", "--partscan", *sectors, *access, path])
+            shown = run("losetup", ["--find", "--show", *options, path])
             device = shown.stdout.strip()
             try:
                 stack.callback(os.close, os.open(device, os.O_RDONLY | os.O_CLOEXEC))
@@ -99,7 +115,6 @@ def _loop_device(path: str, *, writable: bool) -> Iterator[str]:
                 run("losetup", ["--detach", device])
         # The image need not be cached twice; where its filesystem or disk does not take direct access, it is.
         run("losetup", ["--direct-io=on", device], accept=(0, 1))
-        announce_partitions(device)
         yield device
 
 

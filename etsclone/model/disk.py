@@ -22,6 +22,15 @@ class DiskIdentity:
     serial: str = ""
     wwn: str = ""
 
+    @property
+    def lasting(self) -> tuple[object, ...]:
+        """What stays true of this disk when the machine is started again and disks change their names.
+
+        Virtual disks may have neither WWN nor serial number: then the name has to do.
+        """
+        mark = self.wwn or self.serial or self.file or self.path
+        return (mark, self.size)
+
     def same_disk(self, other: "DiskIdentity") -> bool:
         """Whether both name one piece of storage, perhaps by two paths to it."""
         return any(

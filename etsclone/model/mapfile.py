@@ -5,8 +5,10 @@ status line (`current_pos current_status [current_pass]`), then come `pos size s
 C notation. partclone's domain files are such files with a two-field status line.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent, Extents
@@ -28,6 +30,25 @@ class Mapfile:
 
     blocks: tuple[tuple[Extent, BlockStatus], ...]
 
+    @classmethod
+    def of(cls, states: Mapping[BlockStatus, Extents], end: int) -> "Mapfile":
+        """The mapfile of a device of `end` bytes; what no state claims was not tried.
+
+        Raises:
+            ValueError: when two states claim the same bytes, or bytes behind the end.
+        """
+        claimed = [(extent, status) for status, extents in states.items() for extent in extents]
+        rest = Extents.of(extent for extent, _ in claimed).complement(end)
+        blocks = sorted(
+            [*claimed, *((extent, BlockStatus.NOT_TRIED) for extent in rest)],
+            key=lambda block: block[0],
+        )
+        if any(left.end != right.start for (left, _), (right, _) in pairwise(blocks)) or (
+            blocks and blocks[-1][0].end != end
+        ):
+            raise ValueError("states overlap or reach beyond the device")
+        return cls(tuple(blocks))
+
     @property
     def end(self) -> int:
         """The first byte that the file says nothing about."""
@@ -36,6 +57,24 @@ class Mapfile:
     def with_status(self, status: BlockStatus) -> Extents:
         """All bytes in one state."""
         return Extents.of(extent for extent, found in self.blocks if found is status)
+
+    def text(self, comment: str = "") -> str:
+        """The file's content. The current position is the first byte that is not finished."""
+        todo = [
+            extent.start for extent, status in self.blocks if status is not BlockStatus.FINISHED
+        ]
+        status = "?" if todo else "+"
+        lines = [f"# {line}" for line in ("Mapfile. Created by etsclone", *comment.splitlines())]
+        lines += [
+            "# current_pos  current_status  current_pass",
+            f"{todo[0] if todo else 0:#010x}     {status}     1",
+        ]
+        lines += ["#      pos        size  status"]
+        lines += [
+            f"{extent.start:#010x}  {extent.size:#010x}  {found.value}"
+            for extent, found in self.blocks
+        ]
+        return "\n".join(lines) + "\n"
 
 
 def parse_mapfile(text: str) -> Mapfile:

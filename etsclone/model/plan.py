@@ -19,7 +19,7 @@ class Guard(Enum):
     SECTOR_SIZE = "sector size"
     SOURCE_MOUNTED = "source mounted for writing"
     SOURCE_EMPTY = "source has no content"
-    SOURCE_CUT_OFF = "source is cut off"
+    SOURCE_DAMAGED = "source damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,75 @@ class CreateImage:
 
 @dataclass(frozen=True, slots=True)
 class Erase:
-    """Write zeros, so that what the target held before cannot be taken for a system."""
+    """Write zeros, so that what the target held before cannot be taken for a system.
+
+    With `empty` the target is an image file that gives up all that it holds, and reads as zeros from then on.
+    """
 
     extents: Extents
+    empty: bool = False
+
+
+class Unused(Enum):
+    """What happens to the bytes of the target that hold nothing of the clone."""
+
+    LEAVE = "leave"
+    DISCARD = "discard"
+    WIPE = "wipe"
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Discard or wipe what the clone does not use."""
+
+    extents: Extents
+    how: Unused
+
+
+class CopyMode(Enum):
+    """Whether a target is written for the first time."""
+
+    NEW = "new"
+    RESUME = "resume"
+    """Go on where an interrupted clone stopped."""
+    REFRESH = "refresh"
+    """Write only what differs from an earlier clone."""
+
+
+class VerifyMode(Enum):
+    """What a clone is compared with before it is called one."""
+
+    DIGESTS = "digests"
+    """The target is read and compared with what was read of the source."""
+    FULL = "full"
+    """Source and target are read again."""
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Copy these bytes to the same place on the target, and read them back."""
+    """Copy these bytes to the same place on the target, and verify them there.
+
+    `retries` is how often a bad sector is tried again; `digests_kept` says that the digests of an earlier clone are
+    there for a refresh to compare with.
+    """
 
     extents: Extents
+    mode: CopyMode = CopyMode.NEW
+    verify: VerifyMode = VerifyMode.DIGESTS
+    retries: int = 1
+    digests_kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CloneWishes:
+    """What a user asks of a clone beside its disks. `digests_kept`: those of an earlier clone can be believed."""
+
+    mode: CopyMode = CopyMode.NEW
+    verify: VerifyMode = VerifyMode.DIGESTS
+    unused: Unused = Unused.LEAVE
+    retries: int = 1
+    digests_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +148,21 @@ class Seal:
     writes: tuple[Write, ...]
 
 
-CloneStep = CreateImage | Erase | Copy | Seal
+CloneStep = CreateImage | Erase | Clear | Copy | Seal
 
 
 @dataclass(frozen=True, slots=True)
 class ClonePlan:
-    """How `source` becomes `target`. `maps` tell what is copied and why, `steps` what is done in which order."""
+    """How `source` becomes `target`. `maps` tell what is copied and why, `steps` what is done in which order.
+
+    `fingerprint` tells whether the source is still as it was when the plan was made.
+    """
 
     source: Disk
     target: Disk
     maps: tuple[UsedMap, ...]
     steps: tuple[CloneStep, ...]
+    fingerprint: str = ""
 
     @property
     def copied(self) -> Extents:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from etsclone.model.disk import Disk, Use
+from etsclone.model.disk import Disk, PartitionTable, Use
 from etsclone.model.plan import Guard, Refusal
 from etsclone.units import human
 
@@ -20,24 +20,15 @@ def clone_refusals(source: Disk, target: Disk) -> tuple[Refusal, ...]:
     """Why `source` may not be cloned to `target`; empty when it may."""
     return (
         *_source_refusals(source),
-        *cut_off_refusals(source),
+        *damage_refusals(source),
         *_target_refusals(target),
         *_pair_refusals(source, target),
     )
 
 
-def cut_off_refusals(source: Disk) -> tuple[Refusal, ...]:
-    """Why `source` can be no whole disk: a partition reaches beyond its end; empty when none does."""
-    missing = max((part.end - source.size for part in source.partitions), default=0)
-    if missing <= 0:
-        return ()
-    return (
-        Refusal(
-            Guard.SOURCE_CUT_OFF,
-            f"{source.path} is cut off: its partitions reach {missing} bytes beyond its end",
-            "an image must be copied whole; a disk may hide a part of itself (hdparm -N)",
-        ),
-    )
+def damage_refusals(source: Disk) -> tuple[Refusal, ...]:
+    """Why `source` can be no whole and sound disk; empty when it may be one."""
+    return tuple(_damage_refusals(source))
 
 
 def _target_refusals(target: Disk) -> Iterator[Refusal]:
@@ -86,6 +77,27 @@ def _source_refusals(source: Disk) -> Iterator[Refusal]:
             f"{source.path} has neither a partition table nor a filesystem",
             "is this the right disk? `etsclone disks` shows what each holds",
         )
+
+
+def _damage_refusals(source: Disk) -> Iterator[Refusal]:
+    missing = max((part.end - source.size for part in source.partitions), default=0)
+    if missing > 0:
+        yield Refusal(
+            Guard.SOURCE_DAMAGED,
+            f"{source.path} is cut off: its partitions reach {missing} bytes beyond its end",
+            "an image must be copied whole; a disk may hide a part of itself (hdparm -N)",
+        )
+    elif source.table and source.table.label == "dos" and _is_protective(source.table):
+        yield Refusal(
+            Guard.SOURCE_DAMAGED,
+            f"{source.path} has a GPT that cannot be read: it is damaged or cut off, or was made for other sectors",
+            "an image must be copied whole; gdisk repairs a table; some adapters change the size of sectors",
+        )
+
+
+def _is_protective(table: PartitionTable) -> bool:
+    # The MBR of a GPT disk is seen only where the GPT behind it is not.
+    return any(part.type == "EE" for part in table.partitions)
 
 
 def _pair_refusals(source: Disk, target: Disk) -> Iterator[Refusal]:

@@ -154,10 +154,10 @@ def test_it_is_verified_by_hand(
     overlay: bytes, header: Header, key: SigningKey, tmp_path: Path, ssh_keygen: SshKeygen
 ) -> None:
     with tarfile.open(fileobj=io.BytesIO(overlay), mode="r:") as tar:
-        for member in tar:
-            content = tar.extractfile(member)
+        for name in tar.getnames():
+            content = tar.extractfile(name)
             assert content is not None
-            (tmp_path / member.name).write_bytes(content.read())
+            (tmp_path / name).write_bytes(content.read())
     signers = tmp_path / "allowed_signers"
     signers.write_text(f"primary {public_key_line(key.public_key)}")
     arguments = (

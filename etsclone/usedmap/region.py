@@ -1,0 +1,77 @@
+"""What the readers of used maps see: a range of a disk, its bytes, its content, and a device that shows it.
+
+The readers know no disks: a command lends them one through `DiskAccess`.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from etsclone.errors import FormatError
+from etsclone.model.disk import Content
+from etsclone.model.extents import Extent, Extents
+
+
+class DiskAccess(Protocol):
+    """What may be asked of the disk that is looked at. Extents are in bytes of the disk."""
+
+    def read(self, extent: Extent) -> bytes:
+        """The bytes of an extent; raises DeviceError when they cannot be read."""
+
+    def content(self, extent: Extent) -> Content:
+        """What blkid finds in an extent."""
+
+    def window(self, extent: Extent) -> AbstractContextManager[str]:
+        """A block device that shows just this extent, read-only, until the context ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A partition, or a volume inside one: `extent` is in bytes of the disk."""
+
+    disk: DiskAccess
+    extent: Extent
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.extent.size
+
+    def read(self, start: int, size: int) -> bytes:
+        """The bytes `[start, start + size)`, counted from the region's beginning.
+
+        Raises:
+            FormatError: when they do not all lie inside.
+            DeviceError: when the disk cannot be read.
+        """
+        return self.disk.read(self._extent_of(start, size))
+
+    def part(self, start: int, size: int) -> "Region":
+        """A region inside this one.
+
+        Raises:
+            FormatError: when it does not lie inside, or is empty.
+        """
+        return Region(self.disk, self._extent_of(start, size))
+
+    def _extent_of(self, start: int, size: int) -> Extent:
+        if start < 0 or size <= 0 or start + size > self.size:
+            raise FormatError(
+                f"it names the bytes {start} to {start + size}, but has {self.size} bytes"
+            )
+        return Extent(start, start + size).shifted(self.extent.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Which bytes of a region matter, counted from its beginning; see `UsedMap` for `method` and `note`."""
+
+    extents: Extents
+    method: str
+    note: str = ""
+
+
+def everything(region: Region, why: str = "") -> Finding:
+    """All bytes matter; `why` is empty where nothing finer was to be expected."""
+    note = f"everything is copied: {why}" if why else ""
+    return Finding(Extents.between(0, region.size), "every block", note)

@@ -1,0 +1,63 @@
+"""Blocks and their digests."""
+
+import hashlib
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etsclone.copying.blocks import DIGEST_SIZE, Blocks, Digests, digest
+from etsclone.model.extents import Extent, Extents
+
+extents = st.lists(
+    st.tuples(st.integers(0, 500), st.integers(1, 100)).map(
+        lambda pair: Extent(pair[0], sum(pair))
+    ),
+    max_size=6,
+).map(Extents.of)
+sizes = st.sampled_from([1, 4, 16, 100])
+
+
+@given(extents, sizes)
+def test_blocks_partition_the_extents(some: Extents, size: int) -> None:
+    blocks = [block for _, block in Blocks(some, size)]
+    assert all(left.end <= right.start for left, right in itertools.pairwise(blocks))
+    assert sum(block.size for block in blocks) == some.size
+    assert Extents.of(blocks) == some
+
+
+@given(extents, sizes)
+def test_a_block_never_crosses_a_multiple_of_the_block_size(some: Extents, size: int) -> None:
+    for _, block in Blocks(some, size):
+        assert block.start // size == (block.end - 1) // size
+
+
+@given(extents, sizes)
+def test_numbers_agree_with_iteration(some: Extents, size: int) -> None:
+    blocks = Blocks(some, size)
+    assert [number for number, _ in blocks] == list(range(len(blocks)))
+    assert [blocks[number] for number in range(len(blocks))] == [block for _, block in blocks]
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_a_number_outside_is_an_error(number: int) -> None:
+    with pytest.raises(IndexError):
+        Blocks(Extents.between(0, 8), 4)[number]
+
+
+def test_digests_are_kept_by_number() -> None:
+    digests = Digests(Blocks(Extents.between(0, 8), 4))
+    digests[1] = digest(memoryview(b"abcd"))
+    assert digests[0] == bytes(DIGEST_SIZE)
+    assert digests[1] == digest(memoryview(b"abcd"))
+
+
+def test_tree_hash_is_what_its_description_says() -> None:
+    digests = Digests(Blocks(Extents.between(4, 12), 8))
+    digests[0], digests[1] = b"a" * DIGEST_SIZE, b"b" * DIGEST_SIZE
+    plain = b"".join(
+        start.to_bytes(8, "big") + (4).to_bytes(8, "big") + letter * DIGEST_SIZE
+        for start, letter in ((4, b"a"), (8, b"b"))
+    )
+    assert digests.tree_hash() == hashlib.sha256(plain).hexdigest()

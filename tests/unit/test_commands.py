@@ -1,0 +1,207 @@
+"""What commands print and ask, and how the command line turns errors into exit codes."""
+
+import io
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from etsclone import cli
+from etsclone.commands import doctor
+from etsclone.commands.output import confirm, disk_facts, disk_line, print_table
+from etsclone.errors import (
+    DeviceError,
+    EtscloneError,
+    ExitCode,
+    Interrupted,
+    NotConfirmed,
+    Refused,
+    VerificationFailed,
+)
+from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable
+from etsclone.run import INTERRUPTIONS, PROGRAMS
+from etsclone.units import GIB, MIB
+
+PARTITIONS = (
+    Partition(1, "/dev/sda1", MIB, MIB, "EF"),
+    Partition(2, "/dev/sda2", 2 * MIB, MIB, "83", content=Content("ext4")),
+)
+DISK = Disk(
+    DiskIdentity("/dev/sda", 8 * GIB, serial="A1"),
+    model="Fast Disk",
+    transport="usb",
+    table=PartitionTable("gpt", "id", PARTITIONS),
+)
+
+
+@pytest.fixture(autouse=True)
+def _keep_signal_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run_cli(*argv: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    return int(caught.value.code or 0)
+
+
+def test_doctor_finds_every_program(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_program", lambda name: f"/sbin/{name}")
+    assert run_cli("doctor") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["PROGRAM", "FOUND", "PACKAGE", "PURPOSE"]
+    assert [line.split()[:2] for line in lines[1:]] == [[n, f"/sbin/{n}"] for n in PROGRAMS]
+
+
+def test_doctor_names_the_packages_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = {"sfdisk", "partclone.xfs", "partclone.vfat"}
+    monkeypatch.setattr(doctor, "find_program", lambda name: None if name in missing else name)
+    assert run_cli("doctor", "--json") == 3
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert {fact["program"] for fact in facts if fact["path"] is None} == missing
+    assert all(fact["package"] and fact["purpose"] for fact in facts)
+    assert err == (
+        "etsclone: not installed: sfdisk, partclone.xfs, partclone.vfat\n"
+        "hint: apt install fdisk partclone\n"
+    )
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def run(_arguments: object) -> None:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (EtscloneError("it failed"), ExitCode.FAILED),
+        (Refused("no"), ExitCode.REFUSED),
+        (VerificationFailed("differs"), ExitCode.VERIFICATION),
+        (DeviceError("broken"), ExitCode.DEVICE),
+        (Interrupted("stopped"), ExitCode.INTERRUPTED),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED),
+    ],
+)
+def test_an_error_becomes_its_exit_code(
+    error: BaseException,
+    code: ExitCode,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(doctor, "run", failing(error))
+    assert run_cli("doctor") == code
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"etsclone: {getattr(error, 'message', 'interrupted')}\n")
+
+
+def test_a_hint_has_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "run", failing(Refused("it is mounted", hint="unmount it")))
+    run_cli("doctor")
+    assert capsys.readouterr().err == "etsclone: it is mounted\nhint: unmount it\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_does_not_cut_the_cleaning_up_short(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = []
+
+    def run(_arguments: object) -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGTERM)
+            cleaned.append(True)
+
+    monkeypatch.setattr(doctor, "run", run)
+    assert run_cli("doctor") == 130
+    assert cleaned
+
+
+def test_nohup_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "run", lambda _arguments: signal.raise_signal(signal.SIGHUP))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert run_cli("doctor") == 0
+
+
+@pytest.mark.parametrize("argv", [[], ["frobnicate"], ["clone", "a"], ["clone"], ["disks", "x"]])
+def test_a_wrong_command_line_is_a_usage_error(argv: list[str]) -> None:
+    assert run_cli(*argv) == 2
+
+
+@pytest.mark.parametrize(("name", "purpose"), cli.COMMANDS.items())
+def test_every_command_explains_itself(
+    name: str, purpose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(name, "--help") == 0
+    assert purpose[1:] in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("argv", [["clone", "a", "b"], ["verify", "a", "b"], ["disks"]])
+def test_root_rights_are_needed(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run_cli(*argv) == 3
+    assert capsys.readouterr().err == (
+        "etsclone: root rights are needed\nhint: run the command again with sudo, or as root\n"
+    )
+
+
+def test_json_shows_no_plan_to_confirm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("clone", "a", "b", "--json") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "etsclone: --json shows no plan to confirm",
+        "hint: give --dry-run to see the plan, --yes to execute it",
+    ]
+
+
+@pytest.mark.parametrize("typed", ["sdb\n", "  sdb \n", "sdb"])
+def test_the_targets_name_confirms(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    confirm("sdb", yes=False)
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "y\n", "yes\n", "sda\n", "/dev/sdb\n", "SDB\n"])
+def test_nothing_else_confirms(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    with pytest.raises(NotConfirmed, match="not confirmed, nothing was changed"):
+        confirm("sdb", yes=False)
+
+
+def test_yes_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    confirm("sdb", yes=True)
+
+
+def test_columns_are_as_wide_as_they_need_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("A", "LONG"), [("wide cell", "x"), ("", "")])
+    assert capsys.readouterr().out == "A          LONG\nwide cell  x\n\n"
+
+
+def test_a_person_recognises_a_disk() -> None:
+    assert (
+        disk_line(DISK) == "/dev/sda  8.00 GiB  usb  Fast Disk  S/N A1  [gpt: 1 (unknown), 2 ext4]"
+    )
+
+
+def test_a_program_gets_all_facts_of_a_disk() -> None:
+    facts = json.loads(json.dumps(disk_facts(DISK)))
+    assert (facts["path"], facts["size"], facts["serial"]) == ("/dev/sda", 8 * GIB, "A1")
+    assert facts["partitions"][1]["content"] == "ext4"
+    assert facts["table"] == {"label": "gpt", "uuid": "id"}

@@ -1,0 +1,170 @@
+"""The door to other programs, with small programs of our own behind it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from etsclone import run as door
+from etsclone.errors import CommandFailed, MissingProgram
+from etsclone.run import PROGRAMS, find_program, run, uninterrupted
+
+Install = Callable[[str, str], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """`install(name, script)` puts a shell script first in $PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(name: str, script: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    return write
+
+
+pytestmark = pytest.mark.usefixtures("real_programs")
+
+
+def test_what_a_program_wrote(install: Install) -> None:
+    install("blkid", 'echo "out $1"; echo err >&2; exit 2')
+    done = run("blkid", ["an argument"], accept=(0, 2))
+    assert (done.status, done.stdout, done.stderr) == (2, "out an argument\n", "err\n")
+
+
+def test_arguments_are_never_seen_by_a_shell(install: Install) -> None:
+    install("blkid", 'for each in "$@"; do printf "<%s>" "$each"; done')
+    words = ["$HOME", "a b", "*", "; reboot", "--x=y", "", "'"]
+    assert run("blkid", words).stdout == "".join(f"<{word}>" for word in words)
+
+
+def test_the_locale_is_fixed(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    install("blkid", 'echo "$LC_ALL"')
+    assert run("blkid", []).stdout == "C.UTF-8\n"
+
+
+def test_a_program_has_nothing_to_read(install: Install) -> None:
+    install("blkid", "exec cat")
+    assert run("blkid", []).stdout == ""
+
+
+def test_undecodable_output_survives(install: Install) -> None:
+    install("blkid", r"printf '\377'")
+    assert os.fsencode(run("blkid", []).stdout) == b"\xff"
+
+
+def test_a_failure_tells_status_last_words_and_command(install: Install) -> None:
+    install("blkid", "for n in 1 2 3 4; do echo line $n >&2; done; exit 7")
+    with pytest.raises(CommandFailed) as caught:
+        run("blkid", ["/dev/my disk"])
+    assert caught.value.message == "blkid failed with status 7: line 2; line 3; line 4"
+    assert caught.value.hint == "the command was: blkid '/dev/my disk'"
+
+
+def test_a_silent_failure(install: Install) -> None:
+    install("blkid", "exit 1")
+    with pytest.raises(CommandFailed, match="status 1: it said nothing"):
+        run("blkid", [])
+
+
+def test_a_program_that_a_signal_ended(install: Install) -> None:
+    install("blkid", "kill -SEGV $$")
+    with pytest.raises(CommandFailed, match="ended by a signal"):
+        run("blkid", [])
+
+
+def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "find_program", lambda _name: None)
+    with pytest.raises(MissingProgram) as caught:
+        run("partclone.xfs", [])
+    assert caught.value.message == "partclone.xfs is not installed: it finds the used blocks of xfs"
+    assert caught.value.hint == "apt install partclone"
+
+
+def test_only_listed_programs_are_run() -> None:
+    with pytest.raises(KeyError):
+        run("rm", ["-rf", "/nowhere"])
+
+
+def test_programs_are_found_beyond_a_plain_users_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert find_program("losetup") == "/usr/sbin/losetup"
+
+
+@pytest.mark.parametrize("path", ["", ":/nowhere", "/nowhere:", "/nowhere::/nowhere"])
+def test_a_program_is_never_taken_from_the_current_folder(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("losetup").write_text("#!/bin/sh\n")
+    Path("losetup").chmod(0o755)
+    monkeypatch.setenv("PATH", path)
+    assert find_program("losetup") == "/usr/sbin/losetup"
+
+
+def test_every_program_has_a_package_and_a_purpose() -> None:
+    for name, program in PROGRAMS.items():
+        assert program.name == name
+        assert program.package
+        assert program.purpose
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_program_before_it_goes_on(
+    number: signal.Signals, install: Install, tmp_path: Path
+) -> None:
+    # The program tells that it is at work by a line in a FIFO, and its end by the FIFO's end of file.
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    install("blkid", f"exec > '{fifo}'; echo at work; exec sleep 600")
+    ours = textwrap.dedent("""
+        import signal, sys
+        from etsclone.run import run
+        def interrupt(*_): raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, interrupt)
+        try:
+            run("blkid", [])
+        except KeyboardInterrupt:
+            sys.exit(130)
+        """)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with (
+        subprocess.Popen([sys.executable, "-c", ours], env=environment) as process,
+        fifo.open() as tidings,
+    ):
+        assert tidings.readline() == "at work\n"
+        process.send_signal(number)
+        assert process.wait() == 130
+        assert tidings.read() == ""
+
+
+def test_interrupts_wait_for_what_must_not_be_cut_short() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - where it comes out is the point
+        with uninterrupted():
+            with uninterrupted():
+                signal.raise_signal(signal.SIGINT)
+                done.append("inner")
+            done.append("outer")
+        done.append("never")
+    assert done == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,0 +1,119 @@
+"""Scope patterns against a slow matcher that works component by component."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etsclone.model.scope import Claim, PatternError, Scope, pattern_regex
+
+LETTERS = "ab.[]!-\n\\é"
+names = st.text(LETTERS, min_size=1, max_size=4).filter(lambda name: name not in {".", ".."})
+paths = st.lists(names, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
+plain = st.text("ab.", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
+components = st.one_of(
+    st.just("**"), st.sampled_from(["*", "?", "a*", "*b", "[ab]", "[!a]", "a?b", "[a-b]*"]), plain
+)
+patterns = st.lists(components, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))
+
+
+def component_matches(pattern: str, name: bytes) -> bool:
+    if not pattern:
+        return not name
+    if pattern[0] == "*":
+        return any(component_matches(pattern[1:], name[skip:]) for skip in range(len(name) + 1))
+    if not name:
+        return False
+    if pattern[0] == "[":
+        inner, _, rest = pattern[1:].partition("]")
+        found = chr(name[0]) in inner.lstrip("!").replace("a-b", "ab")
+        return found != inner.startswith("!") and component_matches(rest, name[1:])
+    return (pattern[0] == "?" or pattern[0].encode() == name[:1]) and (
+        component_matches(pattern[1:], name[1:])
+    )
+
+
+def matches(pattern: list[str], path: list[bytes]) -> bool:
+    """Whether a pattern claims a path: a pattern that is used up claims all that is left."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(matches(pattern[1:], path[skip:]) for skip in range(len(path) + 1))
+    return bool(path) and component_matches(pattern[0], path[0]) and matches(pattern[1:], path[1:])
+
+
+def naive(pattern: str, path: str) -> bool:
+    return matches(pattern.split("/")[1:], path.encode().split(b"/")[1:])
+
+
+@given(patterns, paths)
+def test_a_pattern_claims_what_the_slow_matcher_says(pattern: str, path: str) -> None:
+    assert bool(pattern_regex(pattern).fullmatch(path.encode())) == naive(pattern, path)
+
+
+@given(st.lists(patterns, max_size=3), st.lists(patterns, max_size=2), paths)
+def test_disk_and_volatile_beat_role(role: list[str], disk: list[str], path: str) -> None:
+    scope = Scope(tuple(role), tuple(disk))
+    expected = (
+        Claim.DISK
+        if any(naive(pattern, path) for pattern in disk)
+        else Claim.ROLE
+        if any(naive(pattern, path) for pattern in role)
+        else Claim.NOBODY
+    )
+    assert scope.claim(path.encode()) is expected
+    assert (path.encode() in scope) == (expected is Claim.ROLE)
+
+
+@given(st.lists(patterns, max_size=3), paths)
+def test_a_folder_that_holds_something_in_scope_is_looked_into(role: list[str], path: str) -> None:
+    scope = Scope(tuple(role))
+    if path.encode() in scope:
+        parts = path.split("/")
+        for count in range(1, len(parts)):
+            assert scope.may_hold("/".join(parts[:count]).encode() or b"/")
+
+
+def test_a_folder_without_anything_in_scope_is_passed_by() -> None:
+    scope = Scope(("/etc/ssh/ssh_host_*", "/srv/**/local.conf"), volatile=("/srv/cache",))
+    assert not scope.may_hold(b"/var")
+    assert not scope.may_hold(b"/etc/apt")
+    assert not scope.may_hold(b"/srv/cache")
+    assert scope.may_hold(b"/srv/a/b/c")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "inside", "outside"),
+    [
+        ("/etc/hosts", "/etc/hosts", "/etc/hosts.allow"),
+        ("/etc/ssh/ssh_host_*", "/etc/ssh/ssh_host_rsa_key.pub", "/etc/ssh/sshd_config"),
+        ("/etc/samba", "/etc/samba/smb.conf", "/etc/samba-old"),
+        ("/srv/*/conf", "/srv/a/conf/deep/er", "/srv/a/b/conf"),
+        ("/srv/**/conf", "/srv/conf", "/srv/a/confs"),
+        ("/etc/[!.]*", "/etc/a", "/etc/.pwd.lock"),
+        ("/etc/a?c", "/etc/abc", "/etc/ac"),
+        ("/etc/[a", "/etc/[a", "/etc/a"),
+        ("/etc/a.c", "/etc/a.c", "/etc/abc"),
+        ("/etc/a\nb", "/etc/a\nb/c", "/etc/a"),
+    ],
+)
+def test_patterns_that_people_write(pattern: str, inside: str, outside: str) -> None:
+    scope = Scope((pattern,))
+    assert inside.encode() in scope
+    assert outside.encode() not in scope
+
+
+def test_names_that_are_no_text_match_wildcards() -> None:
+    assert b"/etc/\xff\xfe" in Scope(("/etc/*",))
+    assert b"/etc/\xff" in Scope(("/etc/\udcff",))
+
+
+def test_the_root_is_nobodys() -> None:
+    assert Scope(("/**",)).claim(b"/") is Claim.NOBODY
+
+
+@pytest.mark.parametrize(
+    "pattern", ["etc", "", "/", "/etc/", "//etc", "/etc/../var", "/etc/./a", "/..", "etc/hosts"]
+)
+def test_what_is_no_pattern(pattern: str) -> None:
+    with pytest.raises(PatternError):
+        Scope((pattern,))
