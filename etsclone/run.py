@@ -44,6 +44,14 @@ PROGRAMS = {
         Program("losetup", "mount", "attaches image files as disks"),
         Program("partx", "util-linux", "tells the kernel of the partitions of a disk"),
         Program("fallocate", "util-linux", "gives back the unused space of an image file"),
+        Program("dumpe2fs", "e2fsprogs", "tells the block size of ext2, ext3 and ext4"),
+        Program(
+            "debugfs",
+            "e2fsprogs",
+            "names the files that lost blocks of ext2, ext3 and ext4 belonged to",
+        ),
+        Program("xfs_db", "xfsprogs", "names the files that lost blocks of xfs belonged to"),
+        Program("ionice", "util-linux", "lets others use the disks first"),
         Program("blkid", "util-linux", "tells what a partition contains"),
         Program("mount", "mount", "mounts the filesystems of a clone"),
         Program("umount", "mount", "unmounts them"),
@@ -54,6 +62,7 @@ PROGRAMS = {
         Program("partclone.exfat", "partclone", "finds the used blocks of exFAT"),
         Program("partclone.ntfs", "partclone", "finds the used blocks of NTFS"),
         Program("partclone.f2fs", "partclone", "finds the used blocks of F2FS"),
+        Program("btrfs", "btrfs-progs", "tells where a btrfs keeps second copies"),
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
     )
 }

@@ -1,5 +1,7 @@
 """Byte counts and sector counts, told apart by the type checker, and how people read them."""
 
+import re
+from decimal import Decimal
 from typing import NewType
 
 Bytes = NewType("Bytes", int)
@@ -34,3 +36,15 @@ def human(size: int) -> str:
             break
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
+
+
+def parse_size(text: str) -> int:
+    """A byte count as people write it: `4096`, `64K`, `1.5M`, `2GiB`; units are binary.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGTP]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"not a size: {text!r}")
+    return int(Decimal(match.group(1)) * KIB ** (" KMGTP".index(match.group(2).upper() or " ")))

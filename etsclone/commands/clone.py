@@ -2,8 +2,10 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from etsclone.chroot import require_root
+from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
 from etsclone.commands.output import (
     add_json,
     confirm,
@@ -13,15 +15,16 @@ from etsclone.commands.output import (
     print_table,
 )
 from etsclone.commands.survey import make_plan, refuse, target_snapshot
-from etsclone.copying.engine import Tuning
+from etsclone.commands.tuning import add_tuning, tuning_of
 from etsclone.disk.images import attached
-from etsclone.errors import UsageError
-from etsclone.execute import CloneOutcome, execute_clone
+from etsclone.errors import BytesLost, UsageError
+from etsclone.execute.clone import CloneOutcome, execute_clone
 from etsclone.model.disk import Disk
-from etsclone.model.plan import ClonePlan
+from etsclone.model.plan import ClonePlan, CloneWishes, CopyMode, Unused, VerifyMode
 from etsclone.plan.guards import clone_refusals
 from etsclone.store.receipts import save_receipt
 from etsclone.units import human
+from etsclone.usedmap.owners import owners
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -35,6 +38,38 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--yes", action="store_true", help="do not ask for the target's name")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--resume", action="store_true", help="go on with a clone that was interrupted"
+    )
+    how.add_argument(
+        "--refresh", action="store_true", help="write only what changed since the last clone"
+    )
+    parser.add_argument(
+        "--map",
+        metavar="FILE",
+        type=Path,
+        help="GNU ddrescue mapfile of what is done (default: one for each target, in the state folder)",
+    )
+    parser.add_argument(
+        "--verify",
+        metavar="HOW",
+        choices=[mode.value for mode in VerifyMode],
+        default=VerifyMode.DIGESTS.value,
+        help="digests (default): read the target and compare with what was read of the source; "
+        "full: read the source again too; none",
+    )
+    parser.add_argument(
+        "--retries", metavar="N", type=int, default=1, help="how often a bad sector is tried again"
+    )
+    unused = parser.add_mutually_exclusive_group()
+    unused.add_argument(
+        "--discard", action="store_true", help="tell the target which of its space is not used"
+    )
+    unused.add_argument(
+        "--wipe", action="store_true", help="overwrite the target's unused space with zeros"
+    )
+    add_tuning(parser)
     add_json(parser)
 
 
@@ -54,19 +89,52 @@ def run(arguments: Namespace) -> None:
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
         refuse(clone_refusals(source, target))
-        plan = make_plan(source, target)
+        tuning = tuning_of(arguments, source, target)
+        earlier = earlier_clone(source, target, mode_of(arguments), arguments.map)
+        plan = make_plan(source, target, _wishes(arguments, earlier))
+        check_unchanged(earlier, plan)
         if arguments.dry_run or not arguments.json:
             _show(plan, as_json=arguments.json)
         if arguments.dry_run:
             return
         confirm(os.path.basename(target.path), yes=arguments.yes)
-        outcome = execute_clone(plan, tuning=Tuning(), shown=not arguments.json)
-    facts = _plan_facts(plan) | _outcome_facts(outcome)
+        outcome = execute_clone(
+            plan, tuning=tuning, shown=not arguments.json, map_path=arguments.map
+        )
+        lost = _lost(source, outcome)
+    facts = _plan_facts(plan) | _outcome_facts(outcome) | {"lost_owners": lost}
     receipt = save_receipt("clone", facts, outcome.started)
     if arguments.json:
         print_json(facts | {"receipt": str(receipt)})
     else:
-        _print_outcome(outcome, target, str(receipt))
+        _print_outcome(outcome, plan, str(receipt))
+        for line in lost:
+            print(f"lost: {line}")
+    if outcome.lost.ranges:
+        raise BytesLost(
+            f"{outcome.lost.size} bytes of {source.path} cannot be read; they are zeros on {target.path}",
+            hint=f"first at byte {outcome.lost.ranges[0].start}; --resume --retries 5 tries them again",
+        )
+
+
+def _lost(source: Disk, outcome: CloneOutcome) -> list[str]:
+    if not outcome.lost.ranges:
+        return []
+    inside = [
+        f"partition {part.number}: {owner}"
+        for part in source.partitions
+        for owner in owners(part, outcome.lost)
+    ]
+    return inside or [f"bytes {extent.start} to {extent.end}" for extent in outcome.lost]
+
+
+def _wishes(arguments: Namespace, earlier: EarlierClone) -> CloneWishes:
+    unused = (
+        Unused.DISCARD if arguments.discard else Unused.WIPE if arguments.wipe else Unused.LEAVE
+    )
+    return CloneWishes(
+        earlier.mode, VerifyMode(arguments.verify), unused, arguments.retries, earlier.digests_kept
+    )
 
 
 def _show(plan: ClonePlan, *, as_json: bool) -> None:
@@ -89,16 +157,31 @@ def _show(plan: ClonePlan, *, as_json: bool) -> None:
     for each in plan.maps:
         if each.note:
             print(f"note: partition {each.partition}: {each.note}")
-    what = "created" if not plan.target.exists else "OVERWRITTEN: all that it holds is lost"
-    print(f"\n{human(plan.copied.size)} are copied and read back; {plan.target.path} is {what}")
+    print(f"\n{_intent(plan)}")
 
 
-def _print_outcome(outcome: CloneOutcome, target: Disk, receipt: str) -> None:
+def _intent(plan: ClonePlan) -> str:
+    size, target = human(plan.copied.size), plan.target.path
+    checked = "" if plan.copy.verify is VerifyMode.NONE else " and read back"
+    if plan.copy.mode is CopyMode.REFRESH:
+        how = "with kept digests" if plan.copy.digests_kept else f"with what {target} holds"
+        return f"{size} are read and compared {how}; what differs is written to {target}{checked}"
+    if plan.copy.mode is CopyMode.RESUME:
+        return f"of {size}, what is not on {target} yet is copied{checked}"
+    what = "OVERWRITTEN: all that it holds is lost" if plan.target.exists else "created"
+    return f"{size} are copied{checked}; {target} is {what}"
+
+
+def _print_outcome(outcome: CloneOutcome, plan: ClonePlan, receipt: str) -> None:
     copying = max((outcome.copied_at - outcome.started).total_seconds(), 0.001)
     whole = (outcome.finished - outcome.started).total_seconds()
     rate = human(int(outcome.copied / copying))
-    print(f"\ncloned and verified: {human(outcome.copied)} in {whole:.1f} s, copied at {rate}/s")
-    print(f"{target.path} is a clone; receipt: {receipt}")
+    done = "cloned" if plan.copy.verify is VerifyMode.NONE else "cloned and verified"
+    print(f"\n{done}: {human(outcome.copied)} in {whole:.1f} s, copied at {rate}/s")
+    if plan.copy.mode is CopyMode.REFRESH:
+        saved = human(outcome.copied - outcome.written)
+        print(f"{human(outcome.copied)} were read, {human(outcome.written)} written, {saved} saved")
+    print(f"{plan.target.path} is a clone; receipt: {receipt}")
 
 
 def _plan_facts(plan: ClonePlan) -> dict[str, object]:
@@ -116,6 +199,8 @@ def _plan_facts(plan: ClonePlan) -> dict[str, object]:
             }
             for each in plan.maps
         ],
+        "mode": plan.copy.mode.value,
+        "verify": plan.copy.verify.value,
         "steps": [type(step).__name__ for step in plan.steps],
         "bytes": plan.copied.size,
         "extents": len(plan.copied),
@@ -127,7 +212,8 @@ def _outcome_facts(outcome: CloneOutcome) -> dict[str, object]:
         "started": outcome.started.isoformat(),
         "copied_at": outcome.copied_at.isoformat(),
         "finished": outcome.finished.isoformat(),
-        "verified": True,
+        "written": outcome.written,
+        "lost": [{"start": extent.start, "end": extent.end} for extent in outcome.lost],
         "digest": outcome.digest,
         "tree_hash": outcome.tree_hash,
     }

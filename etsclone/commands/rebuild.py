@@ -14,7 +14,7 @@ from etsclone.commands.survey import existing_disk, refuse
 from etsclone.commands.system import System, system_at, system_on_disk
 from etsclone.commands.trust import SITE_SIGNERS, load_trust
 from etsclone.errors import Interrupted, StoreRefused, TargetChanged, TargetRefused, UsageError
-from etsclone.execute import RebuildPlan, execute_rebuild, plan_rebuild, verify_rebuild
+from etsclone.execute.rebuild import RebuildPlan, execute_rebuild, plan_rebuild, verify_rebuild
 from etsclone.model.brd import CloneIdentity, Header
 from etsclone.overlay.container import VerifiedOverlay, open_verified
 from etsclone.overlay.payload import read_payload

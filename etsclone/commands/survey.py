@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from etsclone.disk.device import opened, read_bytes
+from etsclone.disk.fingerprint import fingerprint
 from etsclone.disk.images import attached, is_image, loops_of, window
 from etsclone.disk.probe import read_content
 from etsclone.errors import SourceRefused, TargetRefused, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
 from etsclone.model.extents import Extent
-from etsclone.model.plan import ClonePlan, Guard, Refusal, UsedMap
+from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Guard, Refusal, UsedMap
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.usedmap.content import used_map
 
@@ -63,12 +64,15 @@ def refuse(refusals: tuple[Refusal, ...]) -> None:
     )
 
 
-def make_plan(source: Disk, target: Disk, *, swap_header_only: bool = False) -> ClonePlan:
+def make_plan(
+    source: Disk, target: Disk, wishes: CloneWishes = PLAIN, *, swap_header_only: bool = False
+) -> ClonePlan:
     """Read the used-block maps and the first bytes of the source, and plan the clone.
 
     Args:
         source: the source's snapshot.
         target: the target's snapshot.
+        wishes: what else the user asks for.
         swap_header_only: leave out what was swapped out.
 
     Raises:
@@ -78,7 +82,8 @@ def make_plan(source: Disk, target: Disk, *, swap_header_only: bool = False) -> 
     maps = used_maps(source, swap_header_only=swap_header_only)
     with opened(source.path, writable=False) as descriptor:
         head = read_bytes(descriptor, Extent(0, min(HEAD_SIZE, source.size)))
-    return plan_clone(source, target, maps, head)
+        mark = fingerprint(descriptor, source, maps)
+    return plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark)
 
 
 def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap, ...]:

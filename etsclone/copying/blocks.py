@@ -1,24 +1,10 @@
-"""Extents cut into blocks, and a digest for each block."""
+"""Extents cut into blocks: what one worker reads and writes at once."""
 
-import hashlib
-import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import xxhash
-
 from etsclone.model.extents import Extent, Extents
-
-DIGEST_NAME = "xxh3_128"
-"""Not keyed and not cryptographic: it guards against disks and cables, and costs a twentieth of the copy's time."""
-
-DIGEST_SIZE = 16
-
-
-def digest(data: memoryview) -> bytes:
-    """The digest of a block, `DIGEST_SIZE` bytes."""
-    return xxhash.xxh3_128_digest(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +53,3 @@ class Blocks:
 
     def _count(self, extent: Extent) -> int:
         return (extent.end - 1) // self.block_size - extent.start // self.block_size + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Digests:
-    """One digest for each block, 16 bytes for every block of (usually) 1 MiB."""
-
-    blocks: Blocks
-    _table: bytearray = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_table", bytearray(len(self.blocks) * DIGEST_SIZE))
-
-    def __getitem__(self, number: int) -> bytes:
-        return bytes(self._table[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE])
-
-    def __setitem__(self, number: int, value: bytes) -> None:
-        self._table[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE] = value
-
-    def tree_hash(self) -> str:
-        """One sha256 (hex) over position, length (big-endian 64 bit) and digest of every block in order."""
-        total = hashlib.sha256()
-        for number, block in self.blocks:
-            total.update(struct.pack(">QQ", block.start, block.size) + self[number])
-        return total.hexdigest()

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pyudev
@@ -158,11 +159,15 @@ def _read_table(path: str, nodes: dict[int, str]) -> PartitionTable | None:
     table = parse_table(found.stdout, nodes)
     if table.label not in {"gpt", "dos"}:
         return None
-    partitions = (
-        replace(part, content=read_content(path, part.start, part.size))
-        for part in table.partitions
-    )
-    return PartitionTable(table.label, table.uuid, tuple(partitions))
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        contents = pool.map(
+            lambda part: read_content(path, part.start, part.size), table.partitions
+        )
+        partitions = tuple(
+            replace(part, content=content)
+            for part, content in zip(table.partitions, contents, strict=True)
+        )
+    return PartitionTable(table.label, table.uuid, partitions)
 
 
 def _uses(device: pyudev.Device) -> Iterator[Use]:

@@ -5,6 +5,11 @@ from enum import Enum
 
 from etsclone.model.disk import Disk
 from etsclone.model.extents import Extents
+from etsclone.units import KIB
+
+PIECE = 64 * KIB
+"""The unit, in bytes and at multiples of itself, in which disks are copied, compared and refreshed. Small, so that a
+refresh writes little more than what changed; the digests of 1 TiB take 256 MiB."""
 
 
 class Guard(Enum):
@@ -129,6 +134,10 @@ class CloneWishes:
     digests_kept: bool = False
 
 
+PLAIN = CloneWishes()
+"""Nothing but a clone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """Bytes to put at an offset of the target."""
@@ -165,8 +174,11 @@ class ClonePlan:
     fingerprint: str = ""
 
     @property
+    def copy(self) -> Copy:
+        """The step that copies."""
+        return next(step for step in self.steps if isinstance(step, Copy))
+
+    @property
     def copied(self) -> Extents:
         """All bytes that are copied from the source by position."""
-        return Extents.of(
-            extent for step in self.steps if isinstance(step, Copy) for extent in step.extents
-        )
+        return self.copy.extents

@@ -4,7 +4,22 @@ from collections.abc import Sequence
 
 from etsclone.model.disk import Disk, Partition
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.plan import ClonePlan, CloneStep, Copy, CreateImage, Erase, Seal, UsedMap, Write
+from etsclone.model.plan import (
+    PIECE,
+    PLAIN,
+    Clear,
+    ClonePlan,
+    CloneStep,
+    CloneWishes,
+    Copy,
+    CopyMode,
+    CreateImage,
+    Erase,
+    Seal,
+    Unused,
+    UsedMap,
+    Write,
+)
 from etsclone.plan.gpt import relocate
 from etsclone.units import KIB, MIB, align_down, align_up
 
@@ -32,7 +47,15 @@ def is_extended(label: str, partition: Partition) -> bool:
     return label == "dos" and partition.type in _EXTENDED
 
 
-def plan_clone(source: Disk, target: Disk, maps: Sequence[UsedMap], head: bytes) -> ClonePlan:
+def plan_clone(
+    source: Disk,
+    target: Disk,
+    maps: Sequence[UsedMap],
+    head: bytes,
+    *,
+    wishes: CloneWishes = PLAIN,
+    fingerprint: str = "",
+) -> ClonePlan:
     """Decide what is copied and in which order.
 
     Args:
@@ -40,6 +63,8 @@ def plan_clone(source: Disk, target: Disk, maps: Sequence[UsedMap], head: bytes)
         target: the target's snapshot; at least as large.
         maps: what matters of each content partition, or of the whole disk when it has no table.
         head: the first `HEAD_SIZE` bytes of the source.
+        wishes: what else the user asks for.
+        fingerprint: of the source, for its record.
 
     Returns:
         The plan. All bytes outside partitions are copied as they are. The head and the backup table come last.
@@ -57,15 +82,31 @@ def plan_clone(source: Disk, target: Disk, maps: Sequence[UsedMap], head: bytes)
     inside = Extents.of(Extent(part.start, part.end) for part in partitions)
     outside = inside.complement(_end_of_data(source, tail)) if source.table else Extents()
     used = Extents.of(extent for used_map in maps for extent in used_map.extents)
-    copied = (used | outside).aligned(_BLOCK, source.size) - Extents.between(0, len(head))
-    create = () if target.exists else (CreateImage(target.path, target.size),)
+    # Whole pieces: each has one digest, so that verification and refresh need not know where the used blocks in it lie.
+    # The source's backup table must not come over with the piece that it lies in: tables are written last.
+    end = align_up(_end_of_data(source, tail), _BLOCK)
+    copied = (used | outside).aligned(PIECE, min(end, source.size)) - Extents.between(0, len(head))
     steps: tuple[CloneStep, ...] = (
-        *create,
-        Erase(_edges(target)),
-        Copy(copied),
+        *(() if target.exists else (CreateImage(target.path, target.size),)),
+        _erase(target, copied, wishes.mode),
+        *_clearing(target, copied, wishes.unused),
+        Copy(copied, wishes.mode, wishes.verify, wishes.retries, wishes.digests_kept),
         Seal((*tail, *_head_writes(head))),
     )
-    return ClonePlan(source, target, tuple(maps), steps)
+    return ClonePlan(source, target, tuple(maps), steps, fingerprint)
+
+
+def _erase(target: Disk, copied: Extents, mode: CopyMode) -> Erase:
+    if mode is CopyMode.NEW:
+        return Erase(_edges(target), empty=target.identity.device is None)
+    # What an earlier clone brought over stays: only what the seal writes anew goes.
+    return Erase(_edges(target) - copied)
+
+
+def _clearing(target: Disk, copied: Extents, how: Unused) -> tuple[Clear, ...]:
+    # Both ends were zeroed and stay so until the end: what a disk makes of discarded bytes is its own affair.
+    unused = copied.complement(target.size) - _edges(target)
+    return () if how is Unused.LEAVE or not unused.ranges else (Clear(unused, how),)
 
 
 def _head_size(source: Disk) -> int:

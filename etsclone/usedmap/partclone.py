@@ -13,7 +13,7 @@ from etsclone.errors import FormatError
 from etsclone.model.extents import Extents
 from etsclone.model.mapfile import BlockStatus, parse_mapfile
 from etsclone.run import run
-from etsclone.units import MIB
+from etsclone.usedmap import btrfs
 from etsclone.usedmap.region import Finding, Region
 from etsclone.usedmap.unsettled import check_settled
 
@@ -30,9 +30,6 @@ READERS = {
 }
 """The partclone program for each filesystem type of blkid."""
 
-RESERVED = {"btrfs": MIB}
-"""Bytes at the beginning that a filesystem leaves to a boot loader, and counts as free."""
-
 
 def find_used(kind: str, region: Region) -> Finding:
     """The used bytes of a filesystem; `kind` is a key of `READERS`.
@@ -45,10 +42,11 @@ def find_used(kind: str, region: Region) -> Finding:
     """
     with region.disk.window(region.extent) as device:
         check_settled(kind, region, device)
-        domain = _read_domain(READERS[kind], device)
-    used = parse_domain(domain, region.size)
-    reserved = Extents.between(0, min(RESERVED.get(kind, 0), region.size))
-    return Finding(used | reserved, READERS[kind])
+        used = parse_domain(_read_domain(READERS[kind], device), region.size)
+        if kind == "btrfs":
+            used = btrfs.with_copies(used, btrfs.read_chunks(device))
+            used |= Extents.between(0, min(btrfs.RESERVED, region.size))
+    return Finding(used, READERS[kind])
 
 
 def parse_domain(text: str, size: int) -> Extents:

@@ -33,6 +33,8 @@ class Result:
 
 
 Cli = Callable[..., Result]
+Stop = Callable[..., Result]
+HOOKED = Path(__file__).with_name("hooked.py")
 
 
 @pytest.fixture
@@ -45,6 +47,25 @@ def etsclone(monkeypatch: pytest.MonkeyPatch) -> Cli:
         argv = [*before, *ETSCLONE, *map(str, words)]
         done = subprocess.run(
             argv, input=typed, capture_output=True, text=True, check=False, timeout=disks.SECONDS
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def stopped() -> Stop:
+    """Run etsclone with something happening at a moment: see hooked.py. With `saves` the state is always saved."""
+
+    def run(moment: str, what: str | int, *words: str | Path, saves: bool = False) -> Result:
+        path = os.pathsep.join(each for each in sys.path if each)
+        done = subprocess.run(
+            [sys.executable, HOOKED, moment, str(what), *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONPATH": path} | ({"SAVES": "often"} if saves else {}),
+            timeout=disks.SECONDS,
         )
         return Result(done.returncode, done.stdout, done.stderr)
 

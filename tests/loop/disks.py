@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,6 +101,15 @@ def loop_device(image: Path, *, sector_size: int = 512, read_only: bool = False)
         yield device
     finally:
         tool("losetup", "--detach", device)
+        _await_detached(device, image)
+
+
+def _await_detached(device: Path, image: Path) -> None:
+    # btrfs and FUSE close what was unmounted a moment later; until then the device stays.
+    for _ in range(100):
+        if f"({image.resolve()})" not in tool("losetup", device, accept=(0, 1)):
+            return
+        time.sleep(0.05)
 
 
 def know_partitions(device: Path) -> None:

@@ -2,33 +2,53 @@
 
 usage: hooked.py MOMENT WHAT [etsclone arguments...]
 
-MOMENT is `FUNCTION:N`, before the Nth call of a function that `etsclone.execute` uses; `advance` is called for every
-block that is copied or read back. WHAT is the number of a signal that the process sends itself, `wait` to wait for ^C,
-`flip:PATH:POSITION` to change a bit of a file, or `cut:PATH:SIZE` to cut it off.
+MOMENT is `FUNCTION:N`, before the Nth call of one of the `FUNCTIONS`; `advance` is called as a copy begins and then for
+every block that is copied or read back, `write_block` before every write of the copy, `save` as the state is saved.
+WHAT is the number of a signal that the process sends itself, `wait` to wait for ^C, `flip:PATH:POSITION` to change a
+bit of a file, or `cut:PATH:SIZE` to cut it off.
+
+With $SAVES the state is saved as often as there is time for it, and not only every few seconds.
 """
 
 import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
-import etsclone.execute as execute
 from etsclone.cli import main
+from etsclone.copying import job, passes, refresh, rescue, workers
+from etsclone.execute import clone
 from loop.disks import flip
 
-FUNCTIONS = ("write_bytes", "flush", "copy", "read_back", "read_bytes")
+FUNCTIONS: dict[str, tuple[ModuleType, ...]] = {
+    "write_bytes": (clone,),
+    "read_bytes": (clone,),
+    "flush": (clone,),
+    "clear": (clone,),
+    "copy_extents": (clone,),
+    "copy_pass": (job,),
+    "rescue": (job,),
+    "refresh": (job,),
+    "read_back": (job,),
+    "write_block": (passes, rescue, refresh),
+}
 
 moment, what, *words = sys.argv[1:]
 calls: Counter[str] = Counter()
+lock = threading.Lock()
 
 
 def called(function: str) -> None:
-    calls[function] += 1
-    if f"{function}:{calls[function]}" == moment:
+    with lock:
+        calls[function] += 1
+        now = f"{function}:{calls[function]}" == moment
+    if now:
         happen()
 
 
@@ -56,17 +76,22 @@ def hooked(function: str, work: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-used_by_execute = vars(execute)
-real_progress = used_by_execute["progress"]
+def hooked_progress(work: Callable[..., Any]) -> Callable[..., Any]:
+    @contextlib.contextmanager
+    def wrapper(*positional: object, **named: object) -> Iterator[Callable[[int], None]]:
+        with work(*positional, **named) as advance:
+            yield hooked("advance", advance)
+
+    return wrapper
 
 
-@contextlib.contextmanager
-def progress(*positional: Any, **named: Any) -> Iterator[Callable[[int], None]]:  # noqa: ANN401
-    with real_progress(*positional, **named) as advance:
-        yield hooked("advance", advance)
-
-
-for name in FUNCTIONS:
-    used_by_execute[name] = hooked(name, used_by_execute[name])
-used_by_execute["progress"] = progress
+for name, modules in FUNCTIONS.items():
+    for module in modules:
+        vars(module)[name] = hooked(name, vars(module)[name])
+for module in (clone, job):
+    vars(module)["progress"] = hooked_progress(vars(module)["progress"])
+job.Saver.save = hooked("save", job.Saver.save)  # type: ignore[method-assign]
+if "SAVES" in os.environ:
+    job.SECONDS_BETWEEN_SAVES = 0
+    workers._SECONDS_BETWEEN_TICKS = 0.01
 main(words)

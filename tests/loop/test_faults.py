@@ -12,11 +12,8 @@ from pathlib import Path
 import pytest
 
 from . import disks
-from .conftest import ETSCLONE, Cli, Result
+from .conftest import ETSCLONE, Cli, Result, Stop
 from .disks import MIB, Sample, loop_device
-from .test_interrupts import Stop, stopped
-
-__all__ = ["stopped"]  # the fixture
 
 pytestmark = pytest.mark.loop
 
@@ -48,7 +45,7 @@ def test_no_space_left_for_an_image(
     assert result.code == 5
     assert "No space left on device" in result.err
     assert disks.looks_unfinished(target)
-    assert not state_folder.exists()
+    assert not (state_folder / "receipts").exists()
 
 
 def test_a_target_that_fails_in_the_middle(
@@ -69,10 +66,15 @@ def test_a_source_that_fails_in_the_middle(
     image, target = Path(shutil.copy(small_disk.image, tmp_path)), tmp_path / "clone.img"
     with loop_device(image, read_only=True) as device:
         what = f"cut:{image}:{6 * MIB}"
-        result = stopped("copy:1", what, "clone", device, target, "--yes")
+        result = stopped("copy_extents:1", what, "clone", device, target, "--yes", "--json")
     assert result.code == 5
-    assert result.err.startswith("etsclone: the source cannot be read at byte ")
-    assert disks.looks_unfinished(target)
+    assert f"they are zeros on {target}" in result.err
+    lost = result.facts["lost"]
+    assert lost
+    assert all(place["start"] >= 6 * MIB for place in lost)
+    for place in lost:
+        found = disks.part_of(target, place["start"], place["end"])
+        assert found == bytes(place["end"] - place["start"])
 
 
 @pytest.mark.parametrize("position", [MIB + 5, 2 * MIB + 1030])
@@ -86,7 +88,7 @@ def test_a_disk_that_lies_is_found_out(
     assert result.err.startswith("etsclone: the target differs from what was written to bytes ")
     assert "hint: the disk, its cable or its adapter is faulty" in result.err
     assert disks.looks_unfinished(target)
-    assert not state_folder.exists()
+    assert not (state_folder / "receipts").exists()
 
 
 @pytest.mark.parametrize("write", [1, 2, 3])

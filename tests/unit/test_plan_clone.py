@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 from etsclone.errors import FormatError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.plan import ClonePlan, Copy, CreateImage, Erase, Seal, UsedMap
+from etsclone.model.plan import (
+    PIECE,
+    Clear,
+    ClonePlan,
+    CloneWishes,
+    Copy,
+    CopyMode,
+    CreateImage,
+    Erase,
+    Seal,
+    Unused,
+    UsedMap,
+    VerifyMode,
+)
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.units import KIB, MIB
 
@@ -69,6 +82,17 @@ def plan(
     if source.table is None:
         maps = [UsedMap(0, "ext4", 0, source.size, Extents.between(0, source.size), "test")]
     return plan_clone(source, target or disk("/dev/sdb"), maps, head)
+
+
+def wished(source: Disk, head: bytes, wishes: CloneWishes, size: int = LARGER) -> ClonePlan:
+    """A plan for a disk of which only some blocks of each partition are used."""
+    maps = [
+        used(each, Extent(each.start, (each.start + each.end) // 2 // SECTOR * SECTOR))
+        for each in content_partitions(source)
+    ]
+    if source.table is None:
+        maps = [UsedMap(0, "ext4", 0, source.size, Extents.between(0, 9 * MIB), "test")]
+    return plan_clone(source, disk("/dev/sdb", size), maps, head, wishes=wishes, fingerprint="mark")
 
 
 def sealed(found: ClonePlan) -> Extents:
@@ -162,7 +186,7 @@ def test_of_a_partition_only_what_is_used_is_copied(pairs: list[tuple[int, int]]
     root = replace(used(ROOT), extents=wanted)
     found = plan_clone(GPT, disk("/dev/sdb"), [boot, root], gpt_head())
     inside = Extents.between(ROOT.start, ROOT.end)
-    assert found.copied & inside == wanted.aligned(4 * KIB, SIZE)
+    assert found.copied & inside == wanted.aligned(PIECE, SIZE)
 
 
 def test_on_a_larger_target_the_backup_table_is_at_its_end() -> None:
@@ -210,3 +234,62 @@ def test_free_space_of_a_filesystem_without_a_table_is_not_copied() -> None:
     found = plan_clone(source, disk("/dev/sdb"), maps, b"\xaa" * HEAD_SIZE)
     assert found.copied == Extents.between(MIB, 9 * MIB)
     assert sealed(found) == Extents.between(0, MIB)
+
+
+@pytest.mark.parametrize(("source", "head"), LAYOUTS)
+@pytest.mark.parametrize("size", [SIZE, LARGER])
+def test_whole_pieces_are_copied(source: Disk, head: bytes, size: int) -> None:
+    # But for the disk's end, and for the first piece where the head ends in it.
+    for extent in wished(source, head, CloneWishes(), size).copied.ranges[1:]:
+        assert extent.start % PIECE == 0
+        assert extent.end % PIECE == 0 or extent.end > SIZE - PIECE
+
+
+@pytest.mark.parametrize(("source", "head"), LAYOUTS)
+@pytest.mark.parametrize("mode", [CopyMode.RESUME, CopyMode.REFRESH])
+@pytest.mark.parametrize("size", [SIZE, LARGER])
+def test_what_an_earlier_clone_brought_stays(
+    source: Disk, head: bytes, mode: CopyMode, size: int
+) -> None:
+    found = wished(source, head, CloneWishes(mode), size)
+    assert erased(found) & found.copied == Extents()
+    assert not any(step.empty for step in found.steps if isinstance(step, Erase))
+    # But until the end it has no table, whatever it had.
+    assert sealed(found) - erased(found) - found.copied == Extents()
+    assert Extents.between(0, 4 * KIB) - erased(found) == Extents()
+
+
+@pytest.mark.parametrize(("source", "head"), LAYOUTS)
+@pytest.mark.parametrize("how", [Unused.DISCARD, Unused.WIPE])
+@pytest.mark.parametrize("size", [SIZE, LARGER])
+def test_unused_space_is_cleared_and_nothing_else(
+    source: Disk, head: bytes, how: Unused, size: int
+) -> None:
+    found = wished(source, head, CloneWishes(unused=how), size)
+    clears = [step for step in found.steps if isinstance(step, Clear)]
+    assert all(step is found.steps[1] and step.how is how for step in clears)
+    cleared = Extents.of(extent for step in clears for extent in step.extents)
+    # What was erased is zeros already, and must stay so: a discarded block may read as anything.
+    assert cleared & (found.copied | sealed(found) | erased(found)) == Extents()
+    everything = cleared | found.copied | sealed(found) | erased(found)
+    assert everything == Extents.between(0, size)
+
+
+def test_wishes_are_passed_on() -> None:
+    wishes = CloneWishes(
+        CopyMode.REFRESH, VerifyMode.FULL, Unused.LEAVE, retries=7, digests_kept=True
+    )
+    found = wished(GPT, gpt_head(), wishes)
+    assert found.fingerprint == "mark"
+    assert found.copy == Copy(
+        found.copied, CopyMode.REFRESH, VerifyMode.FULL, retries=7, digests_kept=True
+    )
+
+
+def test_an_existing_image_gives_up_what_it_holds() -> None:
+    image = replace(disk("clone.img"), identity=DiskIdentity("clone.img", SIZE, file=(1, 2)))
+    steps = plan(GPT, head=gpt_head(), target=image).steps
+    assert [step.empty for step in steps if isinstance(step, Erase)] == [True]
+    device = DiskIdentity("/dev/sdb", SIZE, device=(8, 16))
+    steps = plan(GPT, head=gpt_head(), target=replace(image, identity=device)).steps
+    assert [step.empty for step in steps if isinstance(step, Erase)] == [False]

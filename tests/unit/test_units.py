@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etsclone.units import GIB, KIB, MIB, align_down, align_up, human
+from etsclone.units import GIB, KIB, MIB, align_down, align_up, human, parse_size
 
 
 @given(st.integers(0, 2**64), st.integers(1, 2**20))
@@ -28,3 +28,40 @@ def test_alignment_is_the_nearest_multiple(value: int, step: int) -> None:
 )
 def test_people_read_three_digits(size: int, text: str) -> None:
     assert human(size) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("64K", 64 * KIB),
+        ("64k", 64 * KIB),
+        ("64KiB", 64 * KIB),
+        ("64kB", 64 * KIB),
+        ("1.5M", 3 * MIB // 2),
+        (" 2GiB ", 2 * GIB),
+        ("3T", 3 * KIB * GIB),
+        ("1P", MIB * GIB),
+        ("5B", 5),
+        ("9007199254740993", 9007199254740993),
+        ("9007199254740993K", 9007199254740993 * KIB),
+    ],
+)
+def test_people_write_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "K", "-1", "1 K", "1..5M", "1.M", ".5M", "1E", "0x10", "1KK", "one", "1,5M", "٣"]
+)
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        parse_size(text)
+
+
+@given(st.integers(0, 999), st.sampled_from("KMGTP"))
+def test_what_is_shown_can_be_typed(number: int, unit: str) -> None:
+    size = parse_size(f"{number}{unit}")
+    if number:
+        assert parse_size(human(size).replace(" ", "")) == size

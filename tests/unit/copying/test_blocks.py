@@ -1,13 +1,12 @@
-"""Blocks and their digests."""
+"""Extents cut into blocks."""
 
-import hashlib
 import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etsclone.copying.blocks import DIGEST_SIZE, Blocks, Digests, digest
+from etsclone.copying.blocks import Blocks
 from etsclone.model.extents import Extent, Extents
 
 extents = st.lists(
@@ -44,20 +43,3 @@ def test_numbers_agree_with_iteration(some: Extents, size: int) -> None:
 def test_a_number_outside_is_an_error(number: int) -> None:
     with pytest.raises(IndexError):
         Blocks(Extents.between(0, 8), 4)[number]
-
-
-def test_digests_are_kept_by_number() -> None:
-    digests = Digests(Blocks(Extents.between(0, 8), 4))
-    digests[1] = digest(memoryview(b"abcd"))
-    assert digests[0] == bytes(DIGEST_SIZE)
-    assert digests[1] == digest(memoryview(b"abcd"))
-
-
-def test_tree_hash_is_what_its_description_says() -> None:
-    digests = Digests(Blocks(Extents.between(4, 12), 8))
-    digests[0], digests[1] = b"a" * DIGEST_SIZE, b"b" * DIGEST_SIZE
-    plain = b"".join(
-        start.to_bytes(8, "big") + (4).to_bytes(8, "big") + letter * DIGEST_SIZE
-        for start, letter in ((4, b"a"), (8, b"b"))
-    )
-    assert digests.tree_hash() == hashlib.sha256(plain).hexdigest()

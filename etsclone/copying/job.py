@@ -1,0 +1,125 @@
+"""A whole copy: the passes, the rescue of what is hard to read, the verification, and the state kept on the way."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from etsclone.copying.blocks import Blocks
+from etsclone.copying.passes import CopyRun, copy_pass
+from etsclone.copying.refresh import check_samples, refresh
+from etsclone.copying.rescue import blank, rescue
+from etsclone.copying.verify import read_back
+from etsclone.errors import ComparisonFailed, DeviceError
+from etsclone.model.extents import Extents
+from etsclone.model.mapfile import BlockStatus, Mapfile
+from etsclone.model.plan import Copy, CopyMode, VerifyMode
+from etsclone.progress import progress
+
+SECONDS_BETWEEN_SAVES = 15.0
+
+
+@dataclass(slots=True)
+class Saver:
+    """Saves the state of a copy now and then, so that what was done survives the process and the machine.
+
+    The order matters: the target's writes are durable before the digests that vouch for them, and both before the
+    mapfile that says they are done.
+    """
+
+    run: CopyRun
+    save_map: Callable[[Mapfile], None]
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def tick(self) -> None:
+        """Save when it is time to."""
+        if time.monotonic() - self._saved_at >= SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        """Save now.
+
+        Raises:
+            DeviceError: when what was written to the target turns out to be lost.
+            EtscloneError: when the state cannot be kept.
+        """
+        # What is marked while the target is flushed is not covered by the flush: the state comes first.
+        mapfile = self.run.state.mapfile()
+        try:
+            os.fsync(self.run.target)
+        except OSError as error:
+            raise DeviceError(
+                f"writes to the target were lost: {error.strerror}", hint="use another disk"
+            ) from error
+        self.run.digests.sync()
+        self.save_map(mapfile)
+        self._saved_at = time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """What was written, what could not be read (and is zeros on the target now), and the hash over all digests."""
+
+    written: int
+    lost: Extents
+    copied_at: datetime
+    tree_hash: str
+
+
+def copy_extents(
+    run: CopyRun, step: Copy, *, sector_size: int, flush: Callable[[int], None], shown: bool
+) -> CopyResult:
+    """Copy (or go on with, or refresh) the extents of a step, and verify them as it says.
+
+    Args:
+        run: descriptors, digests and state; its `advance` is replaced for each phase.
+        step: what to copy and how.
+        sector_size: the source's, in bytes.
+        flush: makes a descriptor's writes durable and drops what is cached of it.
+        shown: whether progress goes to stderr.
+
+    Raises:
+        ComparisonFailed: when the target does not hold what was written.
+        DeviceError: when the target cannot be written, or a disk is gone.
+    """
+    if step.mode is CopyMode.REFRESH:
+        written, lost = _refresh(run, step, shown=shown), Extents()
+        changed = written
+    else:
+        written, lost = _copy(run, step, sector_size=sector_size, shown=shown)
+        changed = step.extents  # what an earlier run wrote was not verified yet
+    flush(run.target)
+    copied_at = datetime.now(UTC)
+    if step.verify is not VerifyMode.NONE:
+        full = step.verify is VerifyMode.FULL
+        checked = (step.extents if full else changed) - lost
+        with progress("verifying", checked.size, shown=shown) as advance:
+            read_back(replace(run, advance=advance), checked, full=full)
+    blocks = Blocks(step.extents, run.tuning.block_size)
+    return CopyResult(
+        written.size, lost, copied_at, run.digests.tree_hash(block for _, block in blocks)
+    )
+
+
+def _copy(run: CopyRun, step: Copy, *, sector_size: int, shown: bool) -> tuple[Extents, Extents]:
+    before = run.state.area(BlockStatus.FINISHED)
+    todo = run.state.not_tried(step.extents)
+    with progress("copying", step.extents.size, shown=shown) as advance:
+        advance((before & step.extents).size)
+        copying = replace(run, advance=advance)
+        copy_pass(copying, todo)
+        lost = rescue(copying, step.extents, sector_size=sector_size, retries=step.retries)
+    blank(run, lost)
+    return step.extents - before - lost, lost
+
+
+def _refresh(run: CopyRun, step: Copy, *, shown: bool) -> Extents:
+    believed = step.digests_kept
+    if believed:
+        try:
+            check_samples(run, step.extents)
+        except ComparisonFailed:
+            believed = False
+    with progress("refreshing", step.extents.size, shown=shown) as advance:
+        return refresh(replace(run, advance=advance), step.extents, believed=believed)

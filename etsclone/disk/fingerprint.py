@@ -1,0 +1,72 @@
+"""Telling whether a disk was written to: a digest of what every use of a filesystem changes."""
+
+import hashlib
+import struct
+
+from etsclone.disk.device import read_bytes
+from etsclone.errors import DeviceError
+from etsclone.model.disk import Disk
+from etsclone.model.extents import Extent
+from etsclone.model.plan import UsedMap
+from etsclone.units import KIB, MIB
+
+_SUPERBLOCKS = 128 * KIB
+"""Holds the superblock of ext4 (at 1 KiB, with the times of the last mount and write), btrfs (at 64 KiB, with its
+generation), FAT and NTFS (dirty flags), LVM and LUKS metadata."""
+
+_MAX_LOG = 64 * MIB
+
+
+def fingerprint(descriptor: int, disk: Disk, maps: tuple[UsedMap, ...]) -> str:
+    """A sha256 (hex) over partition table, superblocks, the logs of xfs, and which blocks are used.
+
+    Mounting a filesystem for writing changes it even if no file is touched: ext4 and btrfs note it in the superblock,
+    xfs in its log, FAT and NTFS when something is allocated.
+
+    Raises:
+        DeviceError: when the disk cannot be read there.
+    """
+    total = hashlib.sha256()
+    for extent in _places(descriptor, disk):
+        total.update(f"{extent.start} {extent.size} ".encode())
+        total.update(_readable(descriptor, extent))
+    for used in maps:
+        total.update(repr([(extent.start, extent.end) for extent in used.extents]).encode())
+    return total.hexdigest()
+
+
+def _places(descriptor: int, disk: Disk) -> list[Extent]:
+    places = [Extent(0, min(_SUPERBLOCKS, disk.size))]
+    if disk.content.type == "xfs":
+        places += _xfs_log(descriptor, Extent(0, disk.size))
+    for part in disk.partitions:
+        places.append(Extent(part.start, min(part.start + _SUPERBLOCKS, part.end)))
+        if part.content.type == "xfs":
+            places += _xfs_log(descriptor, Extent(part.start, part.end))
+    return places
+
+
+def _readable(descriptor: int, extent: Extent) -> bytes:
+    try:
+        return read_bytes(descriptor, extent)
+    except DeviceError:  # a dying disk is still the same disk
+        return b""
+
+
+def _xfs_log(descriptor: int, place: Extent) -> list[Extent]:
+    # Source: XFS Algorithms and Data Structures, "Superblocks": big-endian; sb_logstart at 48 is a filesystem block
+    # number whose high bits are the allocation group (sb_agblklog at 124 tells how many are low); an external log is 0.
+    block = _readable(descriptor, Extent(place.start, place.start + 512))
+    if len(block) < 512 or block[:4] != b"XFSB":
+        return []
+    (block_size,) = struct.unpack_from(">I", block, 4)
+    (log_start,) = struct.unpack_from(">Q", block, 48)
+    (group_blocks,) = struct.unpack_from(">I", block, 84)
+    (log_blocks,) = struct.unpack_from(">I", block, 96)
+    low_bits = block[124]
+    if not log_start:
+        return []
+    first = (log_start >> low_bits) * group_blocks + (log_start & ((1 << low_bits) - 1))
+    start = place.start + first * block_size
+    end = min(start + min(log_blocks * block_size, _MAX_LOG), place.end)
+    return [Extent(start, end)] if start < end else []

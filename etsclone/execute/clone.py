@@ -1,0 +1,270 @@
+"""Runs clone plans, step by step, and remembers how far they are."""
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from etsclone.copying.job import CopyResult, Saver, copy_extents
+from etsclone.copying.passes import CopyRun, Tuning
+from etsclone.copying.pieces import DIGEST_NAME, opened_digests
+from etsclone.copying.state import CopyState
+from etsclone.copying.verify import compare
+from etsclone.disk.device import check_identity, clear, flush, opened, read_bytes, write_bytes
+from etsclone.disk.images import announce_partitions, image_identity, is_image
+from etsclone.errors import ComparisonFailed, DeviceError, EtscloneError, Interrupted, TargetRefused
+from etsclone.model.extents import Extent, Extents
+from etsclone.model.mapfile import parse_mapfile
+from etsclone.model.plan import (
+    Clear,
+    ClonePlan,
+    CloneStep,
+    Copy,
+    CopyMode,
+    CreateImage,
+    Erase,
+    Seal,
+    Unused,
+    Write,
+)
+from etsclone.progress import progress
+from etsclone.store.clones import CloneFacts, CloneRecord, record_of
+from etsclone.units import MIB
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CloneOutcome:
+    """What a clone did: times (UTC), bytes that were looked at, written and lost, and the hash over all digests."""
+
+    started: datetime
+    copied_at: datetime
+    finished: datetime
+    copied: int
+    written: int
+    lost: Extents
+    digest: str
+    tree_hash: str
+
+
+@dataclass(slots=True)
+class _Clone:
+    """The state of one clone while its steps run. The target is claimed when the first step needs it."""
+
+    plan: ClonePlan
+    tuning: Tuning
+    shown: bool
+    map_path: Path | None
+    stack: contextlib.ExitStack
+    source: int
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    reads_zero: bool = False
+    result: CopyResult | None = None
+    _target: int | None = None
+    _record: CloneRecord | None = None
+
+    @property
+    def target(self) -> int:
+        if self._target is None:
+            target = self.plan.target
+            if target.exists:
+                check_identity(target.identity)
+            self._target = self.stack.enter_context(opened(target.path, writable=True))
+            if target.exists:
+                # Only now that the disk is claimed can its identity no longer change behind our back.
+                check_identity(target.identity)
+        return self._target
+
+    @property
+    def record(self) -> CloneRecord:
+        if self._record is None:
+            path = self.plan.target.path
+            identity = image_identity(path) if is_image(path) else self.plan.target.identity
+            self._record = record_of(identity, self.map_path)
+        return self._record
+
+    def begin(self) -> None:
+        """Say in the record that the target is unfinished, and that nothing is done unless its copy goes on.
+
+        An older record must not outlive the first write: what it vouches for is no longer there.
+        """
+        if self.plan.copy.mode is not CopyMode.RESUME:
+            self.record.save_map(CopyState(self.plan.source.size).mapfile().text())
+        self.remember(finished=False)
+
+    def remember(self, *, finished: bool) -> None:
+        """Say in the record which disks these are, and whether they are equal."""
+        path = self.plan.target.path
+        target = image_identity(path) if is_image(path) else self.plan.target.identity
+        facts = CloneFacts(self.plan.source.identity, target, self.plan.fingerprint, finished)
+        self.record.save(facts)
+
+
+def execute_clone(
+    plan: ClonePlan, *, tuning: Tuning, shown: bool, map_path: Path | None = None
+) -> CloneOutcome:
+    """Run the steps of a clone plan.
+
+    Args:
+        plan: the plan, as it was shown.
+        tuning: how the engine uses the machine.
+        shown: whether progress goes to stderr.
+        map_path: where the mapfile goes; None for this machine's own record of the target.
+
+    Raises:
+        TargetChanged, TargetRefused: before anything was written.
+        DeviceError, ComparisonFailed, Interrupted: the target is unfinished: it has no partition table.
+    """
+    with contextlib.ExitStack() as stack:
+        if plan.target.identity.device is not None:
+            # Also when it ends early: no node of an old partition may outlive the old table.
+            stack.callback(announce_partitions, plan.target.path)
+        check_identity(plan.source.identity)
+        source = stack.enter_context(opened(plan.source.path, writable=False))
+        clone = _Clone(plan, tuning, shown, map_path, stack, source)
+        try:
+            for step in plan.steps:
+                _run(step, clone)
+            clone.remember(finished=not (clone.result and clone.result.lost.ranges))
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(
+                f"interrupted: {plan.target.path} is unfinished and will not boot",
+                hint="run the same command again with --resume to go on",
+            ) from interrupt
+    return _outcome(clone)
+
+
+def compare_clone(plan: ClonePlan, *, tuning: Tuning, shown: bool) -> Extents:
+    """Compare source and target over all that the plan would write, and return the bytes that differ.
+
+    Raises:
+        DeviceError: when a disk cannot be read.
+    """
+    with (
+        opened(plan.source.path, writable=False) as source,
+        opened(plan.target.path, writable=False) as target,
+        progress("comparing", plan.copied.size, shown=shown) as advance,
+    ):
+        different = compare(source, target, plan.copied, tuning=tuning, advance=advance)
+        seals = [write for step in plan.steps if isinstance(step, Seal) for write in step.writes]
+        unsealed = [
+            _extent(write) for write in seals if read_bytes(target, _extent(write)) != write.data
+        ]
+        return different | Extents.of(unsealed)
+
+
+def _outcome(clone: _Clone) -> CloneOutcome:
+    finished, result = datetime.now(UTC), clone.result
+    return CloneOutcome(
+        started=clone.started,
+        copied_at=result.copied_at if result else finished,
+        finished=finished,
+        copied=clone.plan.copied.size,
+        written=result.written if result else 0,
+        lost=result.lost if result else Extents(),
+        digest=DIGEST_NAME,
+        tree_hash=result.tree_hash if result else "",
+    )
+
+
+def _run(step: CloneStep, clone: _Clone) -> None:
+    logger.info("step: %s", type(step).__name__)
+    match step:
+        case CreateImage():
+            _create_image(step)
+            clone.reads_zero = True
+        case Erase():
+            _erase(step, clone)
+        case Clear():
+            _clear(step, clone)
+        case Copy():
+            _copy(step, clone)
+        case Seal():
+            _seal(step, clone)
+
+
+def _create_image(step: CreateImage) -> None:
+    try:
+        descriptor = os.open(step.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise TargetRefused(
+            f"{step.path} appeared since the plan was made", hint="start again"
+        ) from error
+    except OSError as error:
+        raise DeviceError(f"{step.path} cannot be created: {error.strerror}") from error
+    try:
+        os.truncate(descriptor, step.size)
+    except OSError as error:
+        os.unlink(step.path)
+        raise DeviceError(
+            f"{step.path} cannot be given {step.size} bytes: {error.strerror}",
+            hint="does its filesystem take files of that size?",
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def _erase(step: Erase, clone: _Clone) -> None:
+    target = clone.target
+    clone.begin()
+    if step.empty:
+        os.ftruncate(target, 0)
+        os.ftruncate(target, clone.plan.target.size)
+        clone.reads_zero = True
+    else:
+        for extent in step.extents:
+            for start in range(extent.start, extent.end, MIB):
+                write_bytes(target, start, bytes(min(MIB, extent.end - start)))
+    # What follows may take hours: from the first moment on the old table must be gone for good.
+    flush(target)
+
+
+def _clear(step: Clear, clone: _Clone) -> None:
+    with progress("clearing", step.extents.size, shown=clone.shown) as advance:
+        for extent in step.extents:
+            clear(clone.target, clone.plan.target.path, extent, keep_space=step.how is Unused.WIPE)
+            advance(extent.size)
+
+
+def _copy(step: Copy, clone: _Clone) -> None:
+    plan, record = clone.plan, clone.record
+    earlier = record.load_map() if step.mode is CopyMode.RESUME else None
+    keep = step.mode is not CopyMode.NEW
+    with opened_digests(record.digests_path, step.extents, keep=keep) as digests:
+        for other in plan.steps:
+            # What an earlier clone brought there is gone, although the source may hold it again one day.
+            if isinstance(other, Erase | Clear):
+                digests.forget_all(other.extents)
+        state = CopyState(plan.source.size, parse_mapfile(earlier) if earlier else None)
+        run = CopyRun(clone.source, clone.target, digests, state, clone.tuning, clone.reads_zero)
+        saver = Saver(run, lambda mapfile: record.save_map(mapfile.text()))
+        try:
+            clone.result = copy_extents(
+                replace(run, tick=saver.tick),
+                step,
+                sector_size=plan.source.sector_size,
+                flush=flush,
+                shown=clone.shown,
+            )
+        finally:
+            # A target that is gone cannot vouch for its last writes: then the state saved before stands.
+            with contextlib.suppress(OSError, EtscloneError):
+                saver.save()
+
+
+def _seal(step: Seal, clone: _Clone) -> None:
+    for write in step.writes:
+        write_bytes(clone.target, write.offset, write.data)
+        flush(clone.target)
+        if read_bytes(clone.target, _extent(write)) != write.data:
+            raise ComparisonFailed(
+                f"the {write.what} of the target differs from what was written",
+                hint="use another disk",
+            )
+
+
+def _extent(write: Write) -> Extent:
+    return Extent(write.offset, write.offset + len(write.data))
