@@ -69,6 +69,9 @@ def configure(parser: ArgumentParser) -> None:
     unused.add_argument(
         "--wipe", action="store_true", help="overwrite the target's unused space with zeros"
     )
+    parser.add_argument(
+        "--swap-header-only", action="store_true", help="of swap space copy only what makes it one"
+    )
     add_tuning(parser)
     add_json(parser)
 
@@ -85,13 +88,20 @@ def run(arguments: Namespace) -> None:
             "--json shows no plan to confirm",
             hint="give --dry-run to see the plan, --yes to execute it",
         )
+    if arguments.retries < 0:
+        raise UsageError("retries are a number, 0 or above", hint="--retries 1")
     require_root()
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
         refuse(clone_refusals(source, target))
         tuning = tuning_of(arguments, source, target)
         earlier = earlier_clone(source, target, mode_of(arguments), arguments.map)
-        plan = make_plan(source, target, _wishes(arguments, earlier))
+        plan = make_plan(
+            source,
+            target,
+            _wishes(arguments, earlier),
+            swap_header_only=arguments.swap_header_only,
+        )
         check_unchanged(earlier, plan)
         if arguments.dry_run or not arguments.json:
             _show(plan, as_json=arguments.json)

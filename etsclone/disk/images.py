@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,6 +15,10 @@ from etsclone.run import run, uninterrupted
 from etsclone.units import KIB, SECTOR, align_down
 
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+
+
+_PATIENCE = 5.0
+"""Seconds to wait for the kernel; somebody else may have opened the device for longer."""
 
 
 @contextlib.contextmanager
@@ -116,6 +121,21 @@ def _loop(options: list[str], path: str) -> Iterator[str]:
         # The image need not be cached twice; where its filesystem or disk does not take direct access, it is.
         run("losetup", ["--direct-io=on", device], accept=(0, 1))
         yield device
+    _wait_until_gone(device, path)
+
+
+def _wait_until_gone(device: str, path: str) -> None:
+    """The kernel lets go of a loop device a moment after its last user: the next to mount the image must not see it."""
+    backing = f"/sys/block/{os.path.basename(device)}/loop/backing_file"
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        try:
+            with open(backing, encoding="utf-8", errors="surrogateescape") as file:
+                if file.read().rstrip("\n") != os.path.realpath(path):
+                    return
+        except OSError:
+            return
+        time.sleep(0.01)
 
 
 def _sector_size(path: str) -> int:

@@ -7,7 +7,8 @@ every block that is copied or read back, `write_block` before every write of the
 WHAT is the number of a signal that the process sends itself, `wait` to wait for ^C, `flip:PATH:POSITION` to change a
 bit of a file, or `cut:PATH:SIZE` to cut it off.
 
-With $SAVES the state is saved as often as there is time for it, and not only every few seconds.
+With $SAVES the state is saved as often as there is time for it, and not only every few seconds. With $BELIEVE no sample
+of the target is read before its digests are believed: of a disk as small as ours, the samples would be all of it.
 """
 
 import contextlib
@@ -94,4 +95,6 @@ job.Saver.save = hooked("save", job.Saver.save)  # type: ignore[method-assign]
 if "SAVES" in os.environ:
     job.SECONDS_BETWEEN_SAVES = 0
     workers._SECONDS_BETWEEN_TICKS = 0.01
+if "BELIEVE" in os.environ:
+    vars(job)["check_samples"] = lambda *_: None
 main(words)

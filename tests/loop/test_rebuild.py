@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,11 @@ def mounted(image: Path, *options: str) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", folder], check=True)
         folder.rmdir()
+        # The kernel gives a loop device back a moment later, and mount(8) refuses an image that still has one.
+        for _ in range(500):
+            if not loop_devices(image):
+                break
+            time.sleep(0.01)
 
 
 def content(image: Path) -> Sight:
