@@ -5,6 +5,7 @@ or from sysfs where no udev runs (a minimal rescue system). sfdisk reads partiti
 from the device itself, since a database may be older than the disk.
 """
 
+import errno
 import json
 import os
 import re
@@ -172,8 +173,21 @@ def _read_table(path: str, nodes: dict[int, str]) -> PartitionTable | None:
 
 def _uses(device: pyudev.Device) -> Iterator[Use]:
     mounts, swaps = mounts_of_system(), swaps_of_system()
-    for member in (device, *_partitions(device)):
-        yield from _uses_of(member, mounts, swaps)
+    found = [
+        use for member in (device, *_partitions(device)) for use in _uses_of(member, mounts, swaps)
+    ]
+    yield from found
+    if not found and _is_claimed(device.device_node):
+        yield Use(device.device_node, "held", "by a mount that cannot be seen from here")
+
+
+def _is_claimed(path: str) -> bool:
+    # In a chroot or a mount namespace, the list of mounts is not the whole truth; the kernel's claims are (open(2)).
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def _uses_of(

@@ -80,6 +80,7 @@ def main() -> None:
     except BenchError as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:
+        _say("bench: interrupted")
         sys.exit(130)
 
 

@@ -72,9 +72,12 @@ def test_a_source_that_fails_in_the_middle(
     lost = result.facts["lost"]
     assert lost
     assert all(place["start"] >= 6 * MIB for place in lost)
+    backup_table = (
+        small_disk.size - 33 * 512
+    )  # it is made anew, also where the source cannot be read
     for place in lost:
-        found = disks.part_of(target, place["start"], place["end"])
-        assert found == bytes(place["end"] - place["start"])
+        found = disks.part_of(target, place["start"], min(place["end"], backup_table))
+        assert found.strip(b"\0") == b""
 
 
 @pytest.mark.parametrize("position", [MIB + 5, 2 * MIB + 1030])

@@ -53,7 +53,7 @@ def random_moments(count: int) -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_moment" in metafunc.fixturenames:
-        count = 200 if metafunc.config.getoption("--full") else 6
+        count = 200 if metafunc.config.getoption("--full") else 4
         metafunc.parametrize("any_moment", dict.fromkeys(random_moments(count)))
 
 
