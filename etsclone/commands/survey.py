@@ -137,9 +137,7 @@ def _whole_disk(source: Disk) -> Partition:
 
 def _image_to_be(path: str, source: Disk) -> Disk:
     folder = os.path.dirname(os.path.abspath(path))
-    # A name in /dev is a disk that is not there; /dev/shm holds files.
-    device = folder == "/dev" or (folder.startswith("/dev/") and not folder.startswith("/dev/shm"))
-    if device or not os.path.isdir(folder):
+    if path.startswith("/dev/") or not os.path.isdir(folder):
         raise UsageError(f"{path} does not exist", hint="`etsclone disks` lists the disks")
     identity = DiskIdentity(path=path, size=source.size)
     return Disk(identity, sector_size=source.sector_size, transport="image file", exists=False)

@@ -193,9 +193,12 @@ def _is_claimed(path: str) -> bool:
 def _uses_of(
     device: pyudev.Device, mounts: tuple[Mount, ...], swaps: frozenset[int]
 ) -> Iterator[Use]:
-    for mount in mounts:
-        if mount.device == device.device_number:
-            yield Use(device.device_node, "mounted", mount.where, mount.writable)
+    mine = [mount for mount in mounts if mount.device == device.device_number]
+    for mount in mine:
+        yield Use(device.device_node, "mounted", mount.where, mount.writable)
+    # In a chroot, what its root lies on is not in the list of mounts.
+    if not mine and os.stat("/").st_dev == device.device_number:
+        yield Use(device.device_node, "mounted", "/")
     if device.device_number in swaps:
         yield Use(device.device_node, "swap", "")
     for holder in sorted(_children(device.sys_path, "holders")):
