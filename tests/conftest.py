@@ -12,7 +12,7 @@ NEED_ROOT = ("loop", "vm")
 
 settings.register_profile(
     "quick",
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     # Our automatic fixtures only point at folders; examples may share them.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
