@@ -62,8 +62,6 @@ def _sentence(purpose: str) -> str:
 def _log_to_stderr(verbosity: int) -> None:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     logging.basicConfig(level=level, format="etsclone: %(message)s", stream=sys.stderr)
-    if level > logging.DEBUG:
-        logging.getLogger("sh").setLevel(logging.WARNING)  # run.py has logged the command already
 
 
 def _run(words: Sequence[str]) -> ExitCode:

@@ -1,6 +1,6 @@
 """The one door to other programs: argv lists, a fixed locale, no standard input, every command logged.
 
-The only importer of `sh`.
+The only importer of `subprocess` (why not of `sh`: docs/decisions.md).
 """
 
 import contextlib
@@ -9,11 +9,10 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import sh
 
 from etsclone.errors import CommandFailed, MissingProgram
 
@@ -24,8 +23,6 @@ ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a long operation to end."""
-
-_ANY_STATUS = tuple(range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,34 +104,11 @@ def run(
         )
     argv = [os.fspath(argument) for argument in arguments]
     logger.info("run: %s", shlex.join([name, *argv]))
-    command = None
-    try:
-        with uninterrupted(), open(os.devnull, "rb") as nothing:
-            command = sh.Command(path)(
-                *argv,
-                _env={**os.environ, "LC_ALL": "C.UTF-8"},
-                _in=nothing,
-                _ok_code=_ANY_STATUS,
-                _tty_out=False,
-                _bg=True,
-                _bg_exc=False,
-                # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never
-                # half done when our own cleaning up begins.
-                _new_session=True,
-            )
-        command.wait()
-    except sh.SignalException as error:
-        raise CommandFailed(f"{name} was ended by a signal: {shlex.join([name, *argv])}") from error
-    except BaseException:
-        if command is not None:
-            command.terminate()
-            command.process.wait()
-        raise
-    completed = Completed(
-        command.exit_code,
-        command.stdout.decode("utf-8", "surrogateescape"),
-        command.stderr.decode("utf-8", "surrogateescape"),
-    )
+    completed = _completed([path, *argv])
+    if completed.status < 0:
+        raise CommandFailed(
+            f"{name} was ended by {signal.Signals(-completed.status).name}: {shlex.join([name, *argv])}"
+        )
     if completed.status not in accept:
         said = "; ".join(completed.stderr.strip().splitlines()[-3:]) or "it said nothing"
         raise CommandFailed(
@@ -142,6 +116,33 @@ def run(
             hint=f"the command was: {shlex.join([name, *argv])}",
         )
     return completed
+
+
+def _completed(argv: list[str]) -> Completed:
+    process = None
+    try:
+        with uninterrupted():
+            process = subprocess.Popen(  # noqa: S603 - argv lists, no shell
+                argv,
+                env={**os.environ, "LC_ALL": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never
+                # half done when our own cleaning up begins.
+                start_new_session=True,
+            )
+        stdout, stderr = process.communicate()
+    except BaseException:
+        if process is not None:
+            process.terminate()
+            process.wait()
+        raise
+    return Completed(
+        process.returncode,
+        stdout.decode("utf-8", "surrogateescape"),
+        stderr.decode("utf-8", "surrogateescape"),
+    )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -55,8 +55,8 @@ def real_programs() -> None:
 @pytest.fixture(autouse=True)
 def _no_real_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if UNIT in request.path.parents and "real_programs" not in request.fixturenames:
-        monkeypatch.setattr("etsclone.run.sh.Command", _refuse)
+        monkeypatch.setattr("etsclone.run._completed", _refuse)
 
 
-def _refuse(path: str, *_: Any) -> NoReturn:  # noqa: ANN401
-    pytest.fail(f"a unit test would run {path}: ask for the fixture real_programs if it should")
+def _refuse(argv: list[str]) -> NoReturn:
+    pytest.fail(f"a unit test would run {argv[0]}: ask for the fixture real_programs if it should")
