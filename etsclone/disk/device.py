@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from etsclone.disk.images import image_identity, is_image
-from etsclone.disk.probe import probe
+from etsclone.disk.probe import identity_of
 from etsclone.errors import DeviceError, TargetChanged, TargetRefused, UsageError
 from etsclone.model.disk import DiskIdentity
 from etsclone.model.extents import Extent
@@ -34,7 +34,7 @@ def check_identity(expected: DiskIdentity) -> None:
         now = (
             image_identity(expected.path)
             if is_image(expected.path)
-            else probe(expected.path).identity
+            else identity_of(expected.path)
         )
     except (OSError, UsageError) as error:
         raise TargetChanged(

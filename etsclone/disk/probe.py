@@ -41,19 +41,21 @@ def probe(path: str) -> Disk:
     Raises:
         UsageError: when it is no block device, or a partition.
     """
-    try:
-        device = pyudev.Devices.from_device_file(pyudev.Context(), os.path.realpath(path))
-    except (pyudev.DeviceNotFoundError, ValueError, OSError) as error:
-        raise UsageError(
-            f"{path} is no block device", hint="`etsclone disks` lists the disks"
-        ) from error
-    if device.subsystem != "block":
-        raise UsageError(f"{path} is no block device", hint="`etsclone disks` lists the disks")
+    device = _block_device(path)
     if device.device_type != "disk":
         parent = device.find_parent("block", "disk")
         whole = parent.device_node if parent is not None else "the whole disk"
         raise UsageError(f"{path} is a partition, not a disk", hint=f"name the whole disk: {whole}")
     return _disk(device)
+
+
+def identity_of(path: str) -> DiskIdentity:
+    """What makes the block device that `path` names now that device; nothing is read of what it holds.
+
+    Raises:
+        UsageError: when it is no block device.
+    """
+    return _identity(_block_device(path))
 
 
 def disk_below(folder: str) -> Disk | None:
@@ -108,6 +110,18 @@ def parse_table(text: str, nodes: dict[int, str]) -> PartitionTable:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"cannot read what sfdisk printed: {error}") from error
+
+
+def _block_device(path: str) -> pyudev.Device:
+    try:
+        device = pyudev.Devices.from_device_file(pyudev.Context(), os.path.realpath(path))
+    except (pyudev.DeviceNotFoundError, ValueError, OSError) as error:
+        raise UsageError(
+            f"{path} is no block device", hint="`etsclone disks` lists the disks"
+        ) from error
+    if device.subsystem != "block":
+        raise UsageError(f"{path} is no block device", hint="`etsclone disks` lists the disks")
+    return device
 
 
 def _disk(device: pyudev.Device) -> Disk:
