@@ -11,9 +11,10 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from etsclone.copying.passes import CopyRun, Tuning
+from etsclone.copying.passes import CopyRun
 from etsclone.copying.pieces import opened_digests
 from etsclone.copying.state import CopyState
+from etsclone.copying.workers import Tuning
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import Mapfile
 

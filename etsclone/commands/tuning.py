@@ -3,7 +3,7 @@
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from etsclone.copying.passes import Tuning
+from etsclone.copying.workers import Tuning
 from etsclone.errors import UsageError
 from etsclone.model.disk import Disk
 from etsclone.model.plan import PIECE

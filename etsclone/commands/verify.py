@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from etsclone.chroot import require_root
 from etsclone.commands.output import add_json, print_json
 from etsclone.commands.survey import make_plan, refuse
-from etsclone.copying.passes import Tuning
+from etsclone.copying.workers import Tuning
 from etsclone.disk.images import attached
 from etsclone.errors import ComparisonFailed, UsageError
 from etsclone.execute.clone import compare_clone

@@ -9,7 +9,7 @@ from etsclone.model.extents import Extent, Extents
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """The bytes of `extents` as numbered blocks, cut at multiples of `block_size` bytes so that reads stay aligned.
+    """The bytes of `extents` as blocks in the order of the disk, cut at multiples of `block_size` to stay aligned.
 
     Only the extents are kept, so the memory does not grow with the disk but with its fragmentation.
     """
@@ -29,15 +29,13 @@ class Blocks:
     def __len__(self) -> int:
         return self._first[-1]
 
-    def __iter__(self) -> Iterator[tuple[int, Extent]]:
-        """All blocks with their numbers, in the order of the disk."""
-        number = 0
+    def __iter__(self) -> Iterator[Extent]:
         for extent in self.extents:
             position = extent.start
             while position < extent.end:
                 end = min(extent.end, position - position % self.block_size + self.block_size)
-                yield number, Extent(position, end)
-                number, position = number + 1, end
+                yield Extent(position, end)
+                position = end
 
     def __getitem__(self, number: int) -> Extent:
         if not 0 <= number < len(self):

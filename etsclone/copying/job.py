@@ -97,9 +97,7 @@ def copy_extents(
         with progress("verifying", checked.size, shown=shown) as advance:
             read_back(replace(run, advance=advance), checked, full=full)
     blocks = Blocks(step.extents, run.tuning.block_size)
-    return CopyResult(
-        written.size, lost, copied_at, run.digests.tree_hash(block for _, block in blocks)
-    )
+    return CopyResult(written.size, lost, copied_at, run.digests.tree_hash(blocks))
 
 
 def _copy(run: CopyRun, step: Copy, *, sector_size: int, shown: bool) -> tuple[Extents, Extents]:

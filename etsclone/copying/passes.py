@@ -9,7 +9,7 @@ from etsclone.copying.access import read_block, write_block, zero_block
 from etsclone.copying.blocks import Blocks
 from etsclone.copying.pieces import DIGEST_SIZE, PieceDigests, digests_of
 from etsclone.copying.state import CopyState
-from etsclone.copying.workers import for_each_block
+from etsclone.copying.workers import Tuning, for_each_block
 from etsclone.errors import ReadFailed
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import BlockStatus
@@ -21,18 +21,6 @@ Advance = Callable[[int], None]
 
 def _nobody(*_: int) -> None:
     """Tells nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """How a copy uses the machine.
-
-    Bytes in a block, a multiple of `pieces.PIECE`; blocks under way at a time; bytes a second, None without a limit.
-    """
-
-    block_size: int = MIB
-    workers: int = 4
-    rate_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +54,7 @@ def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None
     zeros = Zeros(run.tuning.block_size)
     limit = RateLimit(run.tuning.rate_limit)
 
-    def work(_number: int, block: Extent, buffer: memoryview) -> None:
+    def work(block: Extent, buffer: memoryview) -> None:
         limit.wait(block.size)
         try:
             read_block(run.source, block, buffer, "source")
@@ -82,9 +70,7 @@ def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None
         run.state.mark(block, BlockStatus.FINISHED)
         run.advance(block.size)
 
-    for_each_block(
-        queue, work, workers=run.tuning.workers, buffer_size=run.tuning.block_size, tick=run.tick
-    )
+    for_each_block(queue, work, run.tuning, tick=run.tick)
 
 
 class _Forward:
@@ -98,10 +84,10 @@ class _Forward:
         self._resume_at = 0
         self._jump = self._FIRST_JUMP
 
-    def __iter__(self) -> Iterator[tuple[int, Extent]]:
-        for number, block in self._blocks:
+    def __iter__(self) -> Iterator[Extent]:
+        for block in self._blocks:
             if block.start >= self._resume_at:
-                yield number, block
+                yield block
 
     def failed(self, block: Extent) -> None:
         self._resume_at = max(self._resume_at, block.end + self._jump)
@@ -114,9 +100,9 @@ class _Backward:
     def __init__(self, blocks: Blocks) -> None:
         self._blocks = blocks
 
-    def __iter__(self) -> Iterator[tuple[int, Extent]]:
+    def __iter__(self) -> Iterator[Extent]:
         for number in range(len(self._blocks) - 1, -1, -1):
-            yield number, self._blocks[number]
+            yield self._blocks[number]
 
     def failed(self, _block: Extent) -> None:
         """Nothing is left out on the way back."""

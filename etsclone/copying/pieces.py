@@ -9,7 +9,7 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import xxhash
@@ -75,7 +75,7 @@ class PieceDigests:
         """Make all that was taken durable."""
         self._memory.flush()
 
-    def tree_hash(self, blocks: Iterator[Extent]) -> str:
+    def tree_hash(self, blocks: Iterable[Extent]) -> str:
         """One sha256 (hex) over position, length (big-endian 64 bit) and piece digests of every block in order."""
         total = hashlib.sha256()
         for block in blocks:

@@ -28,7 +28,7 @@ def check_samples(run: CopyRun, extents: Extents) -> None:
     chosen = set(random.sample(range(len(blocks)), min(SAMPLES, len(blocks))))
     firsts = {extent.start for extent in extents.ranges[:SAMPLES]}
 
-    def work(_number: int, block: Extent, buffer: memoryview) -> None:
+    def work(block: Extent, buffer: memoryview) -> None:
         known = run.digests.known(block)
         if has_unknown(known):
             return
@@ -38,12 +38,10 @@ def check_samples(run: CopyRun, extents: Extents) -> None:
                 f"the target is not as the last clone left it, at bytes {block.start} to {block.end}"
             )
 
-    sampled = [
-        (number, block) for number, block in blocks if number in chosen or block.start in firsts
-    ]
-    for_each_block(
-        sampled, work, workers=run.tuning.workers, buffer_size=run.tuning.block_size, tick=run.tick
+    sampled = (
+        block for number, block in enumerate(blocks) if number in chosen or block.start in firsts
     )
+    for_each_block(sampled, work, run.tuning, tick=run.tick)
 
 
 def refresh(run: CopyRun, extents: Extents, *, believed: bool) -> Extents:
@@ -61,7 +59,7 @@ def refresh(run: CopyRun, extents: Extents, *, believed: bool) -> Extents:
     lock = threading.Lock()
     limit = RateLimit(run.tuning.rate_limit)
 
-    def work(_number: int, block: Extent, buffer: memoryview) -> None:
+    def work(block: Extent, buffer: memoryview) -> None:
         limit.wait(block.size)
         if believed:
             known = run.digests.known(block)
@@ -78,12 +76,5 @@ def refresh(run: CopyRun, extents: Extents, *, believed: bool) -> Extents:
         run.state.mark(block, BlockStatus.FINISHED)
         run.advance(block.size)
 
-    tuning = run.tuning
-    for_each_block(
-        Blocks(extents, tuning.block_size),
-        work,
-        workers=tuning.workers,
-        buffer_size=tuning.block_size,
-        tick=run.tick,
-    )
+    for_each_block(Blocks(extents, run.tuning.block_size), work, run.tuning, tick=run.tick)
     return Extents.of(written)

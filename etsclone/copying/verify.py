@@ -4,9 +4,9 @@ import threading
 
 from etsclone.copying.access import read_block
 from etsclone.copying.blocks import Blocks
-from etsclone.copying.passes import Advance, CopyRun, Tuning
+from etsclone.copying.passes import Advance, CopyRun
 from etsclone.copying.pieces import DIGEST_SIZE, UNKNOWN, digests_of, pieces_of
-from etsclone.copying.workers import for_each_block
+from etsclone.copying.workers import Tuning, for_each_block
 from etsclone.errors import ComparisonFailed
 from etsclone.model.extents import Extent, Extents
 
@@ -22,7 +22,7 @@ def read_back(run: CopyRun, extents: Extents, *, full: bool = False) -> None:
         DeviceError: when a disk cannot be read.
     """
 
-    def work(_number: int, block: Extent, buffer: memoryview) -> None:
+    def work(block: Extent, buffer: memoryview) -> None:
         expected = b"" if full else run.digests.known(block)
         if full or has_unknown(expected):
             read_block(run.source, block, buffer, "source")
@@ -37,14 +37,7 @@ def read_back(run: CopyRun, extents: Extents, *, full: bool = False) -> None:
             )
         run.advance(block.size)
 
-    tuning = run.tuning
-    for_each_block(
-        Blocks(extents, tuning.block_size),
-        work,
-        workers=tuning.workers,
-        buffer_size=tuning.block_size,
-        tick=run.tick,
-    )
+    for_each_block(Blocks(extents, run.tuning.block_size), work, run.tuning, tick=run.tick)
 
 
 def compare(
@@ -58,7 +51,7 @@ def compare(
     different: list[Extent] = []
     lock = threading.Lock()
 
-    def work(_number: int, block: Extent, buffer: memoryview) -> None:
+    def work(block: Extent, buffer: memoryview) -> None:
         read_block(source, block, buffer, "source")
         expected = digests_of(block, buffer)
         read_block(target, block, buffer, "target")
@@ -67,12 +60,7 @@ def compare(
             different.extend(differing_pieces(block, expected, found))
         advance(block.size)
 
-    for_each_block(
-        Blocks(extents, tuning.block_size),
-        work,
-        workers=tuning.workers,
-        buffer_size=tuning.block_size,
-    )
+    for_each_block(Blocks(extents, tuning.block_size), work, tuning)
     return Extents.of(different)
 
 

@@ -32,9 +32,7 @@ def check_identity(expected: DiskIdentity) -> None:
     """
     try:
         now = (
-            image_identity(expected.path)
-            if is_image(expected.path)
-            else identity_of(expected.path)
+            image_identity(expected.path) if is_image(expected.path) else identity_of(expected.path)
         )
     except (OSError, UsageError) as error:
         raise TargetChanged(

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from etsclone.copying.job import CopyResult, Saver, copy_extents
-from etsclone.copying.passes import CopyRun, Tuning
+from etsclone.copying.passes import CopyRun
 from etsclone.copying.pieces import DIGEST_NAME, opened_digests
 from etsclone.copying.state import CopyState
 from etsclone.copying.verify import compare
+from etsclone.copying.workers import Tuning
 from etsclone.disk.device import check_identity, clear, flush, opened, read_bytes, write_bytes
 from etsclone.disk.images import announce_partitions, image_identity, is_image
 from etsclone.errors import ComparisonFailed, DeviceError, EtscloneError, Interrupted, TargetRefused
