@@ -55,7 +55,6 @@ PROGRAMS = {
         Program("partclone.ext4", "partclone", "finds the used blocks of ext2, ext3 and ext4"),
         Program("partclone.xfs", "partclone", "finds the used blocks of xfs"),
         Program("partclone.btrfs", "partclone", "finds the used blocks of btrfs"),
-        Program("partclone.vfat", "partclone", "finds the used blocks of FAT"),
         Program("partclone.exfat", "partclone", "finds the used blocks of exFAT"),
         Program("partclone.ntfs", "partclone", "finds the used blocks of NTFS"),
         Program("partclone.f2fs", "partclone", "finds the used blocks of F2FS"),

@@ -10,7 +10,7 @@ from etsclone.errors import CommandFailed, DeviceError, FormatError
 from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
 from etsclone.model.plan import UsedMap
-from etsclone.usedmap import lvm, partclone, swap
+from etsclone.usedmap import fat, lvm, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
@@ -71,6 +71,8 @@ def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
             else _find(inside, region, swap_header_only=swap_header_only)
         )
 
+    if kind == fat.CONTENT:
+        return fat.find_used
     if kind in partclone.READERS:
         return lambda region: partclone.find_used(kind, region)
     if kind == lvm.CONTENT:

@@ -23,7 +23,6 @@ READERS = {
     "ext4": "partclone.ext4",
     "xfs": "partclone.xfs",
     "btrfs": "partclone.btrfs",
-    "vfat": "partclone.vfat",
     "exfat": "partclone.exfat",
     "ntfs": "partclone.ntfs",
     "f2fs": "partclone.f2fs",

@@ -59,6 +59,7 @@ KINDS = {
     "btrfs": _kernel("mkfs.btrfs -q -f", "btrfs check --readonly", BTRFS, 160 * MIB),
     "fat32": Kind(("mkfs.vfat", "-F", "32"), ("fsck.fat", "-n")),
     "fat16": Kind(("mkfs.vfat", "-F", "16", "-s", "4"), ("fsck.fat", "-n")),
+    "fat12": Kind(("mkfs.vfat", "-F", "12", "-s", "64"), ("fsck.fat", "-n")),
     "exfat": _fuse("mkfs.exfat", "fsck.exfat -n", "mount.exfat-fuse"),
     "ntfs": _fuse("mkfs.ntfs -Q -F -q", "ntfsfix -n", "ntfs-3g"),
     "f2fs": Kind(("mkfs.f2fs", "-q", "-f"), ("fsck.f2fs", "--dry-run"), size=128 * MIB),

@@ -25,7 +25,7 @@ UNCLEAN = (
 )
 
 # Blocks are not smaller than sectors; mtools cannot read a FAT with sectors of 4096 bytes, nor partclone an f2fs.
-ONLY_512 = ("ext4 with small blocks", "fat32", "fat16", "f2fs")
+ONLY_512 = ("ext4 with small blocks", "fat32", "fat16", "fat12", "f2fs")
 CASES = [
     (name, size) for name in KINDS for size in (512, 4096) if size == 512 or name not in ONLY_512
 ]
@@ -72,7 +72,7 @@ def test_the_used_blocks_are_enough(name: str, sector_size: int, tmp_path: Path)
     with partition(image, sector_size) as device:
         expected = filesystems.furnish(kind, device, tmp_path)
     found = map_of(image, sector_size)
-    assert (found.note, found.method[:10]) == ("", "partclone.")
+    assert found.note == ""
     assert found.extents.size < kind.size // 2
     clone = only_used(image, unused(found), tmp_path / "clone.img")
     with partition(clone, sector_size) as device:

@@ -63,7 +63,7 @@ def test_doctor_finds_every_program(
 def test_doctor_names_the_packages_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = {"sfdisk", "partclone.xfs", "partclone.vfat"}
+    missing = {"sfdisk", "partclone.xfs", "partclone.ntfs"}
     monkeypatch.setattr(doctor, "find_program", lambda name: None if name in missing else name)
     assert run_cli("doctor", "--json") == 3
     out, err = capsys.readouterr()
@@ -71,7 +71,7 @@ def test_doctor_names_the_packages_to_install(
     assert {fact["program"] for fact in facts if fact["path"] is None} == missing
     assert all(fact["package"] and fact["purpose"] for fact in facts)
     assert err == (
-        "etsclone: not installed: sfdisk, partclone.xfs, partclone.vfat\n"
+        "etsclone: not installed: sfdisk, partclone.xfs, partclone.ntfs\n"
         "hint: apt install fdisk partclone\n"
     )
 
