@@ -128,6 +128,9 @@ def _disk(device: pyudev.Device) -> Disk:
     path = device.device_node
     nodes = {_integer(part, "start") * SECTOR: part.device_node for part in _partitions(device)}
     table = _read_table(path, nodes)
+    content = Content() if table and table.partitions else read_content(path, 0, _size(device))
+    if content.type:
+        table = None  # the boot sector of FAT, exFAT or NTFS passes for an MBR without partitions
     return Disk(
         identity=_identity(device),
         device=path,
@@ -138,7 +141,7 @@ def _disk(device: pyudev.Device) -> Disk:
         rotational=_text(device, "queue/rotational") == "1",
         read_only=_text(device, "ro") == "1",
         table=table,
-        content=Content() if table else read_content(path, 0, _size(device)),
+        content=content,
         uses=tuple(_uses(device)),
     )
 

@@ -262,3 +262,17 @@ def test_luks_is_copied_whole(tmp_path: Path) -> None:
     assert found.content == "crypto_LUKS"
     assert "encrypted with LUKS" in found.note
     assert is_whole(found)
+
+
+@pytest.mark.parametrize("name", ["fat32", "exfat", "ntfs"])
+def test_a_boot_sector_is_no_partition_table(name: str, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    image = disks.blank(tmp_path / "source.img", kind.size)
+    with loop_device(image) as device:
+        expected = filesystems.furnish(kind, device, tmp_path)
+    found = map_of(image)
+    assert found.note == ""
+    assert found.extents.size < kind.size // 2
+    clone = only_used(image, unused(found), tmp_path / "clone.img")
+    with loop_device(clone) as device:
+        filesystems.check(kind, device, expected, tmp_path)
