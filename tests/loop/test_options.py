@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,23 @@ def test_otherwise_unused_space_of_a_device_is_left(
     with loop_device(target) as device:
         assert etsclone("clone", small_disk.image, device, "--yes").code == 0
     assert disks.part_of(target, FREE, FREE + MIB) == before
+
+
+def test_idle_is_true_of_every_thread(small_disk: Sample, tmp_path: Path) -> None:
+    # To Linux, each thread has an I/O class of its own.
+    words = ("clone", small_disk.image, tmp_path / "new.img", "--yes", "--idle", "--rate-limit=1M")
+    argv = [*ETSCLONE, *map(str, words), "--workers=3"]
+    with subprocess.Popen(
+        argv, env=os.environ | {"PYTHONPATH": ":".join(filter(None, sys.path))}
+    ) as process:
+        tasks = Path(f"/proc/{process.pid}/task")
+        patience = time.monotonic() + disks.SECONDS
+        while len(list(tasks.iterdir())) < 1 + 3 and time.monotonic() < patience:
+            time.sleep(0.02)
+        threads = [task.name for task in tasks.iterdir()]
+        classes = {disks.tool("ionice", "-p", thread).strip() for thread in threads}
+        process.send_signal(signal.SIGINT)
+    assert (len(threads) >= 1 + 3, classes, process.returncode) == (True, {"idle"}, 130)
 
 
 @pytest.mark.parametrize(
