@@ -60,7 +60,9 @@ def opened(path: str, *, writable: bool) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        # Where the server of a file is gone, even this fails; what had to be durable was flushed before.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def _open(path: str, *, writable: bool) -> int:

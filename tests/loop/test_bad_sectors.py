@@ -1,7 +1,12 @@
 """Sources with sectors that cannot be read: the map is exact, the rest is copied, what is lost is zeros and exit 5."""
 
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,7 @@ from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import BlockStatus, parse_mapfile
 
 from . import disks
-from .conftest import Cli
+from .conftest import ETSCLONE, Cli
 from .disks import MIB, Sample, loop_device
 from .failing import SECTOR, failing
 
@@ -135,3 +140,31 @@ def test_a_refresh_from_a_dying_disk_ends_unfinished(
     assert result.code == 5
     assert "the source cannot be read at byte" in result.err
     assert disks.looks_unfinished(target)
+
+
+def test_a_source_that_vanishes_is_not_taken_for_a_bad_one(
+    small_disk: Sample, tmp_path: Path
+) -> None:
+    image, kept = Path(shutil.copy(small_disk.image, tmp_path / "source.img")), tmp_path / "map"
+    with failing(image, Extents((run_of(40 * MIB),))) as place:  # where nothing is
+        words = ("clone", place, tmp_path / "clone.img", "--yes", "--map", kept, "--rate-limit=8M")
+        argv = [*ETSCLONE, *map(str, words)]
+        path = {"PYTHONPATH": ":".join(filter(None, sys.path))}
+        with subprocess.Popen(
+            argv, env=os.environ | path, stderr=subprocess.PIPE, text=True
+        ) as process:
+            patience = time.monotonic() + disks.SECONDS
+            while not kept.exists() and time.monotonic() < patience:
+                time.sleep(0.02)
+            time.sleep(0.5)
+            (server,) = disks.tool("pgrep", "--full", f"mountpoint={place}").split()
+            os.kill(int(server), signal.SIGKILL)
+            assert process.stderr is not None
+            said = process.stderr.read()
+        disks.tool("umount", "--lazy", place)
+    assert process.returncode == 5, said
+    assert "etsclone: the source is gone, at byte" in said
+    assert "hint: plug it in again and go on with --resume" in said
+    found = parse_mapfile(kept.read_text())
+    assert {status for _, status in found.blocks} == {BlockStatus.FINISHED, BlockStatus.NOT_TRIED}
+    assert disks.looks_unfinished(tmp_path / "clone.img")
