@@ -45,16 +45,16 @@ def done_of(found: Mapfile) -> Extents:
 
 
 def random_moments(count: int) -> list[str]:
-    chance = random.Random(count)
-    choices = [("advance", 2, 300), ("write_block", 1, 100), ("save", 1, 25), ("write_bytes", 1, 3)]
-    names = [choices[number % len(choices)] for number in range(count)]
-    return [f"{name}:{chance.randint(low, high)}" for name, low, high in names]
+    """The n-th call of a function, `count` times, no two alike."""
+    last = {"advance": 300, "write_block": 100, "save": 25, "write_bytes": 3}
+    every = [f"{name}:{number}" for name, most in last.items() for number in range(1, most + 1)]
+    return random.Random(count).sample(every, count)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "any_moment" in metafunc.fixturenames:
-        count = 200 if metafunc.config.getoption("--full") else 4
-        metafunc.parametrize("any_moment", dict.fromkeys(random_moments(count)))
+        count = 200 if metafunc.config.getoption("--full") else 8
+        metafunc.parametrize("any_moment", random_moments(count))
 
 
 def test_killed_at_a_random_moment_it_goes_on(
