@@ -59,6 +59,13 @@ PROGRAMS = {
         Program("partclone.ntfs", "partclone", "finds the used blocks of NTFS"),
         Program("partclone.f2fs", "partclone", "finds the used blocks of F2FS"),
         Program("btrfs", "btrfs-progs", "tells where a btrfs keeps second copies"),
+        Program("e2fsck", "e2fsprogs", "checks ext2, ext3 and ext4"),
+        Program("resize2fs", "e2fsprogs", "enlarges ext2, ext3 and ext4"),
+        Program("xfs_growfs", "xfsprogs", "enlarges xfs"),
+        Program("xfs_repair", "xfsprogs", "checks xfs"),
+        Program("lvm", "lvm2", "enlarges LVM physical volumes"),
+        Program("unshare", "util-linux", "mounts a filesystem where nobody else sees it"),
+        Program("findmnt", "util-linux", "tells which device is mounted"),
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
     )
 }
