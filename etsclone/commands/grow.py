@@ -120,7 +120,7 @@ def _check_content(source: Disk, step: Grow, disk: DiskAccess) -> None:
     (part,) = (each for each in source.partitions if each.number == step.partition)
     try:
         with disk.window(Extent(part.start, part.end)) as device:
-            problem = resize.obstacle(device, step.content, part.content.uuid)
+            problem = resize.obstacle(device, step.content, part.content.uuid, step.place.size)
     except CommandFailed as error:
         problem = error.message
     if problem:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from etsclone.disk.mounts import mount_folder
 from etsclone.errors import CommandFailed, MissingProgram
 from etsclone.run import PROGRAMS, find_program, run, uninterrupted
+from etsclone.units import MIB, human
 
 _MOUNT_AND_RUN = """
 mount --types "$1" --options "$2" --source "$3" --target "$4"
@@ -31,6 +32,12 @@ _LVM_CONFIG = (
 """Only this one device exists for the command: its twin has the same UUID."""
 
 
+_MIN_BTRFS = 256 * MIB
+"""Source: btrfs_ioctl_resize in the kernel's fs/btrfs/ioctl.c."""
+
+_TWIN_MOUNTED = "a btrfs with its UUID is mounted: the kernel would take one for the other"
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """How a content is enlarged to fill its device, and how that is checked without writing."""
@@ -38,7 +45,7 @@ class _Kind:
     programs: tuple[str, ...]
     enlarge: Callable[[str], object]
     check: Callable[[str], object]
-    obstacle: Callable[[str, str], str] = lambda _device, _uuid: ""
+    obstacle: Callable[[str, str, int], str] = lambda *_: ""
 
 
 def check_programs(content: str) -> None:
@@ -56,13 +63,19 @@ def check_programs(content: str) -> None:
             )
 
 
-def obstacle(device: str, content: str, uuid: str) -> str:
+def obstacle(device: str, content: str, uuid: str, size: int) -> str:
     """Why the content of a device (the source's, only looked at) cannot be enlarged on its clone; empty when it can.
+
+    Args:
+        device: the source's partition.
+        content: what blkid calls it.
+        uuid: the filesystem's.
+        size: what it is to have, in bytes.
 
     Raises:
         CommandFailed: when its tools cannot read it.
     """
-    return _KINDS[content].obstacle(device, uuid)
+    return _KINDS[content].obstacle(device, uuid, size)
 
 
 def enlarge(device: str, content: str) -> None:
@@ -104,8 +117,8 @@ def _enlarge_xfs(device: str) -> None:
 
 def _enlarge_btrfs(device: str) -> None:
     facts = _btrfs_facts(device)
-    if problem := _btrfs_obstacle(device, facts["fsid"]):
-        raise CommandFailed(problem)
+    if _is_mounted_btrfs(facts["fsid"]):
+        raise CommandFailed(_TWIN_MOUNTED)
     try:
         words = ["btrfs", "filesystem", "resize", f"{facts['dev_item.devid']}:max"]
         _run_mounted(device, "btrfs", "rw,nodev,nosuid,noexec", words)
@@ -119,11 +132,18 @@ def _run_mounted(device: str, kind: str, options: str, words: list[str]) -> None
         run("unshare", ["--mount", "--", *script, *words])
 
 
-def _btrfs_obstacle(device: str, uuid: str) -> str:
-    if os.path.exists(f"/sys/fs/btrfs/{uuid}"):
-        return "a btrfs with its UUID is mounted: the kernel would take one for the other"
+def _btrfs_obstacle(device: str, uuid: str, size: int) -> str:
+    if _is_mounted_btrfs(uuid):
+        return _TWIN_MOUNTED
     devices = _btrfs_facts(device)["num_devices"]
-    return "" if devices == "1" else f"its btrfs has {devices} devices"
+    if devices != "1":
+        return f"its btrfs has {devices} devices"
+    too_small = size < _MIN_BTRFS
+    return f"btrfs can only be enlarged to {human(_MIN_BTRFS)} or more" if too_small else ""
+
+
+def _is_mounted_btrfs(uuid: str) -> bool:
+    return os.path.exists(f"/sys/fs/btrfs/{uuid}")
 
 
 def _btrfs_facts(device: str) -> dict[str, str]:
@@ -136,7 +156,7 @@ def _btrfs_facts(device: str) -> dict[str, str]:
     return facts
 
 
-def _lvm_obstacle(device: str, _uuid: str) -> str:
+def _lvm_obstacle(device: str, _uuid: str, _size: int) -> str:
     fields = ["--noheadings", "--options", "vg_name,pv_count"]
     words = _lvm("pvs", "--readonly", *fields, device).split()
     if len(words) < 2:  # a physical volume without a group
