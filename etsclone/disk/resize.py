@@ -105,6 +105,17 @@ def forget(device: str, content: str) -> None:
         run("btrfs", ["device", "scan", "--forget", device], accept=(0, 1))
 
 
+def _ext_obstacle(device: str, _uuid: str, size: int) -> str:
+    wanted = ("Filesystem state", "Filesystem features", "Block size")
+    facts = _facts(run("dumpe2fs", ["-h", device]).stdout, ":", wanted)
+    if "errors" in facts["Filesystem state"]:
+        return "it is marked as having errors: repair the source with e2fsck -f first"
+    blocks = size // int(facts["Block size"])
+    # Block numbers have 32 bits without it (ext4(5)); resize2fs -b, which changes that, moves half of the filesystem.
+    too_many = blocks >= 1 << 32 and "64bit" not in facts["Filesystem features"].split()
+    return f"without the feature 64bit it cannot have {human(size)}" if too_many else ""
+
+
 def _enlarge_ext(device: str) -> None:
     run("e2fsck", ["-f", "-p", device], accept=(0, 1))
     # Forced: where the clock is wrong, it would not believe that the check was a moment ago.
@@ -121,7 +132,8 @@ def _enlarge_btrfs(device: str) -> None:
         raise CommandFailed(_TWIN_MOUNTED)
     try:
         words = ["btrfs", "filesystem", "resize", f"{facts['dev_item.devid']}:max"]
-        _run_mounted(device, "btrfs", "rw,nodev,nosuid,noexec", words)
+        # A balance that was going on when the source went down has no business here.
+        _run_mounted(device, "btrfs", "rw,nodev,nosuid,noexec,skip_balance", words)
     finally:
         forget(device, "btrfs")
 
@@ -148,11 +160,15 @@ def _is_mounted_btrfs(uuid: str) -> bool:
 
 def _btrfs_facts(device: str) -> dict[str, str]:
     shown = run("btrfs", ["inspect-internal", "dump-super", device]).stdout
-    pairs = (line.split(maxsplit=1) for line in shown.splitlines())
-    facts = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
-    missing = {"fsid", "num_devices", "dev_item.devid"} - facts.keys()
-    if missing:
-        raise CommandFailed(f"btrfs does not tell {', '.join(sorted(missing))} of {device}")
+    return _facts(shown, None, ("fsid", "num_devices", "dev_item.devid"))
+
+
+def _facts(text: str, separator: str | None, wanted: tuple[str, ...]) -> dict[str, str]:
+    """Names and values, one pair a line; None separates by space."""
+    pairs = (line.split(separator, 1) for line in text.splitlines())
+    facts = {pair[0].strip(): pair[1].strip() for pair in pairs if len(pair) == 2}
+    if missing := [name for name in wanted if name not in facts]:
+        raise CommandFailed(f"the filesystem's tools do not tell its {', '.join(missing)}")
     return facts
 
 
@@ -174,7 +190,10 @@ def _lvm(command: str, *words: str) -> str:
 
 
 _EXT = _Kind(
-    ("e2fsck", "resize2fs"), _enlarge_ext, lambda device: run("e2fsck", ["-f", "-n", device])
+    ("e2fsck", "resize2fs", "dumpe2fs"),
+    _enlarge_ext,
+    lambda device: run("e2fsck", ["-f", "-n", device]),
+    _ext_obstacle,
 )
 _KINDS = {
     "ext2": _EXT,

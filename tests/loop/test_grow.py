@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from etsclone.disk.resize import obstacle
+
 from . import disks
 from .conftest import BIOS_BOOT, ETSCLONE, Cli, Stop, make
 from .disks import MIB, Sample, loop_device, node, tool
@@ -340,6 +342,26 @@ def test_a_mounted_btrfs_is_refused(
         refused(etsclone, image, tmp_path, "a btrfs with its UUID is mounted")
 
 
+def test_an_ext4_with_errors_is_refused(etsclone: Cli, ext4_disk: Sample, tmp_path: Path) -> None:
+    image = Path(shutil.copy(ext4_disk.image, tmp_path / "source.img"))
+    with loop_device(image) as device:
+        tool("debugfs", "-w", "-R", "ssv state 2", node(device, 2))
+    refused(etsclone, image, tmp_path, "it is marked as having errors")
+
+
+def test_an_ext3_ends_at_16_tib(ext4_disk: Sample, tmp_path: Path) -> None:
+    image = disks.blank(tmp_path / "plain.img", 64 * MIB)
+    tool("mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^64bit", image)
+    sixteen = 16 * 1024 * 1024 * MIB
+    assert obstacle(str(image), "ext4", "", sixteen - MIB) == ""
+    assert (
+        obstacle(str(image), "ext4", "", sixteen)
+        == "without the feature 64bit it cannot have 16.0 TiB"
+    )
+    with loop_device(ext4_disk.image, read_only=True) as device:
+        assert obstacle(str(node(device, 2)), "ext4", "", sixteen) == ""
+
+
 def test_a_btrfs_that_stays_small_is_refused(etsclone: Cli, tmp_path: Path) -> None:
     image = disks.blank(tmp_path / "source.img", 130 * MIB)
     tool("sfdisk", "--quiet", image, typed="label: gpt\nsize=120MiB\n")
@@ -376,12 +398,14 @@ def test_a_missing_program_is_told_before_anything_is_written(
     assert digest(target) == before
 
 
-def test_without_room_it_is_a_plain_clone(etsclone: Cli, ext4_disk: Sample, tmp_path: Path) -> None:
+def test_without_room_it_is_a_plain_clone(
+    etsclone: Cli, small_disk: Sample, tmp_path: Path
+) -> None:
     target = tmp_path / "new.img"
-    result = etsclone("clone", ext4_disk.image, target, "--yes", "--grow")
+    result = etsclone("clone", small_disk.image, target, "--yes", "--grow")
     assert result.code == 0
-    assert "partition 3: nothing grows: there is no room behind it on the target" in result.out
-    assert etsclone("verify", ext4_disk.image, target).code == 0
+    assert "partition 2: nothing grows: there is no room behind it on the target" in result.out
+    assert etsclone("verify", small_disk.image, target).code == 0
 
 
 def test_verify_does_not_compare_blocks_that_cannot_be_equal(

@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etsclone.disk.probe import parse_table
+from etsclone.disk.resize import check_programs
 from etsclone.errors import FormatError, GrowRefused
 from etsclone.model.disk import Content, Disk, DiskIdentity, PartitionTable
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import Copy, Erase, Grow, Growth, Seal, UsedMap
 from etsclone.plan import gpt, mbr
 from etsclone.plan.clone import content_partitions, plan_clone
-from etsclone.plan.grow import Ground, enlarged_partition, plan_growth
+from etsclone.plan.grow import GROWABLE, Ground, enlarged_partition, plan_growth
 from etsclone.units import MIB, align_down
 
 pytestmark = pytest.mark.usefixtures("real_programs")
@@ -256,6 +257,11 @@ def test_only_whole_mebibytes_before_the_backup_table_count(
 ) -> None:
     image = made(tmp_path / "disk", GPT)
     assert (growth(image, contents, size + 33 * 512) is not None) is grows
+
+
+def test_there_are_tools_for_all_that_is_planned() -> None:
+    for content in GROWABLE:
+        check_programs(content)
 
 
 REFUSED: dict[str, tuple[str, dict[int, str], str]] = {
