@@ -18,7 +18,7 @@ import pytest
 from etsclone.disk.resize import obstacle
 
 from . import disks
-from .conftest import BIOS_BOOT, ETSCLONE, Cli, Stop, make
+from .conftest import BIOS_BOOT, ETSCLONE, Cli, Result, Stop, make
 from .disks import MIB, Sample, loop_device, node, tool
 from .lvm import linear, lvm
 
@@ -457,6 +457,19 @@ def test_killed_at_any_moment_resuming_ends_right(
         assert etsclone("verify", ext4_disk.image, target).code == 0
 
 
+def test_killed_between_the_tables_of_logical_partitions(
+    stopped: Stop, etsclone: Cli, tmp_path: Path
+) -> None:
+    script, kinds, _ = MBR["a logical"]
+    sample = make(tmp_path, "mbr", 80 * MIB, f"label: dos\n{script}", kinds)
+    target = disks.blank(tmp_path / "target.img", 128 * MIB)
+    words = ("clone", sample.image, target, "--yes")
+    assert stopped("write_bytes:3", KILL, *words, "--grow").code == -KILL
+    assert disks.looks_unfinished(target)
+    assert etsclone(*words, "--resume").code == 0
+    assert etsclone("verify", sample.image, target).code == 0
+
+
 @pytest.mark.parametrize("moment", ["run:3", "check:1"])
 def test_an_interrupt_ends_in_order(
     moment: str, stopped: Stop, etsclone: Cli, ext4_disk: Sample, target: Path, scratch: Path
@@ -562,25 +575,39 @@ def change(image: Path, scratch: Path) -> None:
         (root / "small7").unlink()
 
 
+@pytest.mark.parametrize("sampled", [True, False])
 def test_refreshed_again_and_again(
-    etsclone: Cli, ext4_disk: Sample, target: Path, tmp_path: Path, scratch: Path
+    sampled: bool,
+    etsclone: Cli,
+    stopped: Stop,
+    ext4_disk: Sample,
+    target: Path,
+    tmp_path: Path,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = Path(shutil.copy(ext4_disk.image, tmp_path / "source.img"))
+    if not sampled:
+        monkeypatch.setenv("BELIEVE", "yes")
 
     def sample() -> Sample:
         with loop_device(source, read_only=True) as device:
             trees = {2: disks.sight(device, 2, "ext4", scratch)}
         return Sample(source, ext4_disk.kinds, trees)
 
-    words = ("clone", source, target, "--yes", "--json")
-    assert etsclone(*words).code == 0
+    def refresh(*words: str) -> Result:
+        return stopped(
+            "never:1", 0, "clone", source, target, "--yes", "--json", "--refresh", *words
+        )
+
+    assert etsclone("clone", source, target, "--yes").code == 0
     change(source, scratch)
-    assert etsclone(*words, "--refresh", "--grow").code == 0
+    assert refresh("--grow").code == 0
     check_grown(sample(), target, scratch)
-    change_again = etsclone(*words, "--refresh", "--grow").facts
+    again = refresh("--grow").facts
     # What grew is not the source's any more: all of it is written anew, and nothing else.
-    assert 0 < change_again["written"] < change_again["bytes"]
+    assert 0 < again["written"] < again["bytes"]
     check_grown(sample(), target, scratch)
-    assert etsclone(*words, "--refresh").code == 0
+    assert refresh().code == 0
     assert etsclone("verify", source, target).code == 0
-    assert etsclone(*words, "--refresh").facts["written"] == 0
+    assert refresh().facts["written"] == 0
