@@ -1,7 +1,7 @@
 """What `--grow` makes of a larger target: the last partition, and a swap space behind it, get new places. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from etsclone.errors import GrowRefused
 from etsclone.model.disk import Disk, Partition
@@ -48,41 +48,29 @@ def plan_growth(source: Disk, target_size: int, ground: Ground) -> Growth | None
     swap = moving_swap(source)
     grown = _grown(source, swap)
     end = _usable_end(source, target_size, ground)
-    frame = _frame(source)
+    frame = _Frame()
     moved = None
     if swap is not None:
-        start = align_down(end - swap.size, MIB)
-        if start <= swap.start:
+        moved = _moved(swap, end, ground.swap_header)
+        if moved.new.start <= moved.old.start:
             return None
-        moved = Moved(
-            swap.number,
-            Extent(swap.start, swap.end),
-            Extent(start, start + swap.size),
-            ground.swap_header,
-        )
-        end = start
-    places: dict[int, Extent] = {}
-    seals: tuple[Write, ...] = ()
-    if moved is not None and frame is not None and moved.partition >= mbr.FIRST_LOGICAL:
-        distance = moved.new.start - moved.old.start
-        _check_alone(source, ground, moved.partition)
-        places[frame.number] = Extent(frame.start + distance, moved.new.end)
-        seals = mbr.shifted(ground.chain, source.sector_size, distance)
-        end = align_down(frame.start + distance, MIB)
+        frame = _frame_that_moves(source, ground, moved)
+        limits = [moved.new.start, *(each.start for each in frame.places.values())]
+        end = align_down(min(limits), MIB)
     if end <= grown.end:
         return None
-    if frame is not None and grown.number >= mbr.FIRST_LOGICAL:
-        _check_last(source, ground, grown)
-        places[frame.number] = Extent(frame.start, end)
-        seals = mbr.enlarged(ground.chain, source.sector_size, end)
-    _check_nothing_behind(source, grown, swap, frozenset(places))
-    places |= {grown.number: Extent(grown.start, end)}
-    places |= {moved.partition: moved.new} if moved else {}
+    if _is_logical(source, grown.number):
+        frame = _frame_that_grows(source, ground, grown, end)
+    _check_nothing_behind(source, grown, swap, frozenset(frame.places))
+    place = Extent(grown.start, end)
+    places = {**frame.places, grown.number: place}
+    if moved:
+        places[moved.partition] = moved.new
     spoiled = Extents.between(grown.start, target_size) | Extents.of(
-        Extent(write.offset, write.offset + len(write.data)) for write in seals
+        Extent(write.offset, write.offset + len(write.data)) for write in frame.writes
     )
-    step = Grow(grown.number, grown.content.type, places[grown.number], grown.size, spoiled, moved)
-    return Growth(step, _head(source, ground, places), seals)
+    step = Grow(grown.number, grown.content.type, place, grown.size, spoiled, moved)
+    return Growth(step, _head(source, ground, places), frame.writes)
 
 
 def enlarged_partition(source: Disk, clone: Disk) -> Partition | None:
@@ -143,32 +131,57 @@ def _head(source: Disk, ground: Ground, places: Mapping[int, Extent]) -> bytes:
     return place(ground.head, source.sector_size, places)
 
 
-def _frame(source: Disk) -> Partition | None:
-    found = (part for part in source.partitions if is_extended(_label(source), part))
-    return next(found, None)
+def _moved(swap: Partition, end: int, header: bytes) -> Moved:
+    start = max(align_down(end - swap.size, MIB), 0)
+    place = Extent(start, start + swap.size)
+    return Moved(swap.number, Extent(swap.start, swap.end), place, header)
 
 
-def _label(source: Disk) -> str:
-    return source.table.label if source.table else ""
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What becomes of the frame of logical partitions: its new place by its number, and the tables in it."""
+
+    places: Mapping[int, Extent] = field(default_factory=dict)
+    writes: tuple[Write, ...] = ()
 
 
-def _check_alone(source: Disk, ground: Ground, number: int) -> None:
-    starts = [link.partition[0] * source.sector_size for link in ground.chain]
-    logical = [part for part in source.partitions if part.number >= mbr.FIRST_LOGICAL]
-    if len(logical) != 1 or starts != [logical[0].start]:
+def _frame_that_moves(source: Disk, ground: Ground, moved: Moved) -> _Frame:
+    """The frame around a swap space that moves."""
+    if not _is_logical(source, moved.partition):
+        return _Frame()
+    if [link.partition[0] * source.sector_size for link in ground.chain] != [moved.old.start]:
         raise GrowRefused(
-            f"the swap space {number} is one of several logical partitions, which are not moved",
+            f"the swap space {moved.partition} is one of several logical partitions, which are not moved",
             hint=_WITHOUT,
         )
+    old, distance = _frame(source), moved.new.start - moved.old.start
+    place = Extent(old.start + distance, moved.new.end)
+    return _Frame({old.number: place}, mbr.shifted(ground.chain, source.sector_size, distance))
 
 
-def _check_last(source: Disk, ground: Ground, grown: Partition) -> None:
-    last = ground.chain[-1].partition[0] * source.sector_size if ground.chain else 0
-    if last != grown.start:
+def _frame_that_grows(source: Disk, ground: Ground, grown: Partition, end: int) -> _Frame:
+    """The frame around a logical partition that ends at `end` from now on."""
+    if [link.partition[0] * source.sector_size for link in ground.chain[-1:]] != [grown.start]:
         raise GrowRefused(
             f"partition {grown.number} is not the last one in the chain of logical partitions",
             hint=f"{_WITHOUT}, or sort the partitions of the source with sfdisk --reorder first",
         )
+    old = _frame(source)
+    writes = mbr.enlarged(ground.chain, source.sector_size, end)
+    return _Frame({old.number: Extent(old.start, end)}, writes)
+
+
+def _frame(source: Disk) -> Partition:
+    # Only asked for where there are logical partitions.
+    return next(part for part in source.partitions if is_extended(_label(source), part))
+
+
+def _is_logical(source: Disk, number: int) -> bool:
+    return _label(source) == "dos" and number >= mbr.FIRST_LOGICAL
+
+
+def _label(source: Disk) -> str:
+    return source.table.label if source.table else ""
 
 
 def _check_nothing_behind(
@@ -177,6 +190,6 @@ def _check_nothing_behind(
     for part in source.partitions:
         if part not in {grown, swap} and part.number not in placed and part.end > grown.end:
             raise GrowRefused(
-                f"partition {part.number} reaches behind partition {grown.number}, which can so not be enlarged",
+                f"partition {part.number} reaches behind partition {grown.number}, which therefore cannot be enlarged",
                 hint=_WITHOUT,
             )
