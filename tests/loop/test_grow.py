@@ -257,6 +257,23 @@ def test_mbr(
         assert filesystem_size(node(new, number), "ext4") > 60 * MIB
 
 
+def test_an_mbr_with_sectors_of_4096_bytes(etsclone: Cli, tmp_path: Path, scratch: Path) -> None:
+    image = disks.blank(tmp_path / "source.img", 80 * MIB)
+    script, kinds, _ = MBR["a logical"]
+    with loop_device(image, sector_size=4096) as device:
+        tool("sfdisk", "--quiet", device, typed=f"label: dos\n{script}", accept=(0, 1))
+    sample = disks.furnish(image, kinds, scratch, sector_size=4096)
+    target = disks.blank(tmp_path / "target.img", 128 * MIB)
+    with (
+        loop_device(image, sector_size=4096, read_only=True) as source,
+        loop_device(target, sector_size=4096) as clone,
+    ):
+        assert etsclone("clone", source, clone, "--yes", "--grow").code == 0
+        assert "No errors detected" in tool("sfdisk", "--verify", clone)
+        disks.check_clone(sample, clone, scratch)
+        assert filesystem_size(node(clone, 6), "ext4") > 60 * MIB
+
+
 def test_a_physical_volume(etsclone: Cli, tmp_path: Path) -> None:
     image = disks.blank(tmp_path / "lvm.img", 64 * MIB)
     tool("sfdisk", "--quiet", image, typed="label: gpt\nsize=1MiB\nsize=60MiB, type=lvm\n")
@@ -567,6 +584,30 @@ def test_a_filesystem_that_cannot_grow_makes_no_clone(
     assert disks.looks_unfinished(target)
     assert etsclone(*words, "--resume").code == 0
     assert etsclone("verify", ext4_disk.image, target).code == 0
+
+
+def test_a_filesystem_that_somebody_else_took_makes_no_clone(
+    etsclone: Cli,
+    ext4_disk: Sample,
+    target: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As udev may do with a volume group that it finds: something opens the window and keeps it open.
+    keep = '(exec 9< "$device"; exec sleep 8 < /dev/null > /dev/null 2>&1) &'
+    script = (
+        f'for device; do :; done\ncase "$*" in *-n*) {keep} ;; esac\nexec /usr/sbin/e2fsck "$@"'
+    )
+    with monkeypatch.context() as patch:
+        shadow(tmp_path, patch, "e2fsck", script)
+        result = etsclone("clone", ext4_disk.image, target, "--yes", "--grow")
+    assert result.code == 4
+    assert f"a part of {target}, is in use by somebody else" in result.err
+    assert disks.looks_unfinished(target)
+    until = time.monotonic() + 20
+    while disks.loops_of(tmp_path) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert etsclone("clone", ext4_disk.image, target, "--yes", "--resume").code == 0
 
 
 def change(image: Path, scratch: Path) -> None:
