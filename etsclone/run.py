@@ -100,7 +100,7 @@ def run(
 
     Raises:
         MissingProgram: when it is not installed; the hint names its package.
-        CommandFailed: for any other exit status, with the last lines that it wrote to stderr.
+        CommandFailed: for any other exit status, with the last lines that it wrote to stderr, or else to stdout.
     """
     program = PROGRAMS[name]
     path = find_program(name)
@@ -116,7 +116,9 @@ def run(
             f"{name} was ended by {signal.Signals(-completed.status).name}: {shlex.join([name, *argv])}"
         )
     if completed.status not in accept:
-        said = "; ".join(completed.stderr.strip().splitlines()[-3:]) or "it said nothing"
+        # Some, such as e2fsck, tell what is wrong on stdout.
+        words = completed.stderr.strip() or completed.stdout.strip()
+        said = "; ".join(words.splitlines()[-3:]) or "it said nothing"
         raise CommandFailed(
             f"{name} failed with status {completed.status}: {said}",
             hint=f"the command was: {shlex.join([name, *argv])}",

@@ -4,7 +4,7 @@ import pytest
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.mapfile import BlockStatus, parse_mapfile
+from etsclone.model.mapfile import BlockStatus, Mapfile, parse_mapfile
 
 DOMAIN = """\
 # Domain logfile created by partclone
