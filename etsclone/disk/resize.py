@@ -8,21 +8,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from etsclone.disk.mounts import mount_folder
 from etsclone.errors import CommandFailed, MissingProgram
 from etsclone.run import PROGRAMS, find_program, run, uninterrupted
 from etsclone.units import MIB, human
 
 _MOUNT_AND_RUN = """
-mount --types "$1" --options "$2" --source "$3" --target "$4"
-mounted=$(findmnt --noheadings --nofsroot --first-only --output SOURCE --mountpoint "$4")
+folder=$(mktemp --directory /run/etsclone-XXXXXXXX)
+trap 'umount --quiet "$folder" || true; rmdir "$folder"' EXIT
+mount --types "$1" --options "$2" --source "$3" --target "$folder"
+mounted=$(findmnt --noheadings --nofsroot --first-only --output SOURCE --mountpoint "$folder")
 test "$mounted" = "$3" || { echo "$mounted was mounted for $3" >&2; exit 1; }
-folder=$4
-shift 4
+shift 3
 "$@" "$folder"
 umount "$folder"
 """
-"""In a mount namespace of its own: whatever ends it, nothing stays mounted, and nobody else ever sees the mount."""
+"""In a mount namespace of its own nobody else ever sees the mount. It outlives a kill of etsclone, and cleans up."""
 
 _LVM_CONFIG = (
     'devices {{ filter = [ "a|^{device}$|", "r|.*|" ] use_devicesfile = 0 obtain_device_list_from_udev = 0 }}'
@@ -139,8 +139,8 @@ def _enlarge_btrfs(device: str) -> None:
 
 
 def _run_mounted(device: str, kind: str, options: str, words: list[str]) -> None:
-    with mount_folder() as folder, uninterrupted():
-        script = ["sh", "-e", "-c", _MOUNT_AND_RUN, "sh", kind, options, device, folder]
+    with uninterrupted():
+        script = ["sh", "-e", "-c", _MOUNT_AND_RUN, "sh", kind, options, device]
         run("unshare", ["--mount", "--", *script, *words])
 
 
