@@ -88,6 +88,10 @@ class SourceRefused(Refused):
     """The source cannot be copied faithfully as it is."""
 
 
+class GrowRefused(Refused):
+    """The last partition cannot be enlarged: not with this content, this table, or what is installed here."""
+
+
 class RootNotMounted(Refused):
     """The folder given as the system's root is no mounted filesystem, or holds no system."""
 
@@ -143,6 +147,10 @@ class HostilePayload(VerificationFailed):
 
 class ComparisonFailed(VerificationFailed):
     """Two disks, or a scope and its overlay, differ."""
+
+
+class GrowFailed(VerificationFailed):
+    """A filesystem could not be enlarged, or was not sound afterwards; the target is unfinished."""
 
 
 # --- devices --------------------------------------------------------------------------------------------------------

@@ -59,6 +59,13 @@ PROGRAMS = {
         Program("partclone.ntfs", "partclone", "finds the used blocks of NTFS"),
         Program("partclone.f2fs", "partclone", "finds the used blocks of F2FS"),
         Program("btrfs", "btrfs-progs", "tells where a btrfs keeps second copies"),
+        Program("e2fsck", "e2fsprogs", "checks ext2, ext3 and ext4"),
+        Program("resize2fs", "e2fsprogs", "enlarges ext2, ext3 and ext4"),
+        Program("xfs_growfs", "xfsprogs", "enlarges xfs"),
+        Program("xfs_repair", "xfsprogs", "checks xfs"),
+        Program("lvm", "lvm2", "enlarges LVM physical volumes"),
+        Program("unshare", "util-linux", "mounts a filesystem where nobody else sees it"),
+        Program("findmnt", "util-linux", "tells which device is mounted"),
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
     )
 }
@@ -93,7 +100,7 @@ def run(
 
     Raises:
         MissingProgram: when it is not installed; the hint names its package.
-        CommandFailed: for any other exit status, with the last lines that it wrote to stderr.
+        CommandFailed: for any other exit status, with the last lines that it wrote to stderr, or else to stdout.
     """
     program = PROGRAMS[name]
     path = find_program(name)
@@ -109,7 +116,9 @@ def run(
             f"{name} was ended by {signal.Signals(-completed.status).name}: {shlex.join([name, *argv])}"
         )
     if completed.status not in accept:
-        said = "; ".join(completed.stderr.strip().splitlines()[-3:]) or "it said nothing"
+        # Some, such as e2fsck, tell what is wrong on stdout.
+        words = completed.stderr.strip() or completed.stdout.strip()
+        said = "; ".join(words.splitlines()[-3:]) or "it said nothing"
         raise CommandFailed(
             f"{name} failed with status {completed.status}: {said}",
             hint=f"the command was: {shlex.join([name, *argv])}",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from etsclone.chroot import require_root
 from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
+from etsclone.commands.grow import grow_facts, grow_lines, size_on_target
 from etsclone.commands.output import (
     add_json,
     confirm,
@@ -71,6 +72,11 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--swap-header-only", action="store_true", help="of swap space copy only what makes it one"
+    )
+    parser.add_argument(
+        "--grow",
+        action="store_true",
+        help="let the last partition and its filesystem fill a larger target; swap space behind it moves",
     )
     add_tuning(parser)
     add_json(parser)
@@ -143,7 +149,12 @@ def _wishes(arguments: Namespace, earlier: EarlierClone) -> CloneWishes:
         Unused.DISCARD if arguments.discard else Unused.WIPE if arguments.wipe else Unused.LEAVE
     )
     return CloneWishes(
-        earlier.mode, VerifyMode(arguments.verify), unused, arguments.retries, earlier.digests_kept
+        earlier.mode,
+        VerifyMode(arguments.verify),
+        unused,
+        arguments.retries,
+        earlier.digests_kept,
+        arguments.grow,
     )
 
 
@@ -157,7 +168,7 @@ def _show(plan: ClonePlan, *, as_json: bool) -> None:
         (
             str(each.partition or "-"),
             each.content or "(unknown)",
-            human(each.size),
+            size_on_target(plan, each),
             human(each.extents.size),
             each.method,
         )
@@ -167,7 +178,7 @@ def _show(plan: ClonePlan, *, as_json: bool) -> None:
     for each in plan.maps:
         if each.note:
             print(f"note: partition {each.partition}: {each.note}")
-    print(f"\n{_intent(plan)}")
+    print(f"\n{_intent(plan)}", *grow_lines(plan), sep="\n")
 
 
 def _intent(plan: ClonePlan) -> str:
@@ -209,6 +220,7 @@ def _plan_facts(plan: ClonePlan) -> dict[str, object]:
             }
             for each in plan.maps
         ],
+        "grow": grow_facts(plan),
         "mode": plan.copy.mode.value,
         "verify": plan.copy.verify.value,
         "steps": [type(step).__name__ for step in plan.steps],

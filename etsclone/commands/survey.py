@@ -1,11 +1,13 @@
 """Looking at the two disks of a clone: snapshots, maps of what is used, and the plan made of them."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
+from etsclone.commands.grow import growth_of, noted
 from etsclone.disk.device import opened, read_bytes
 from etsclone.disk.fingerprint import fingerprint
 from etsclone.disk.images import attached, is_image, loops_of, window
@@ -41,8 +43,7 @@ def existing_disk(path: str) -> Disk:
     """
     with attached(path, writable=False) as disk:
         snapshot = disk
-    if not is_image(path):
-        return snapshot
+    # Of a disk too: a window that a clone was killed behind may be open for a moment more.
     held = tuple(Use(path, "held", loop) for loop in loops_of(path))
     return replace(snapshot, uses=(*snapshot.uses, *held))
 
@@ -78,12 +79,16 @@ def make_plan(
     Raises:
         FormatError: when the source's partition table is damaged.
         DeviceError: when the source cannot be read.
+        GrowRefused, MissingProgram: when the last partition was to grow and cannot.
     """
-    maps = used_maps(source, swap_header_only=swap_header_only)
+    maps: Sequence[UsedMap] = used_maps(source, swap_header_only=swap_header_only)
     with opened(source.path, writable=False) as descriptor:
         head = read_bytes(descriptor, Extent(0, min(HEAD_SIZE, source.size)))
         mark = fingerprint(descriptor, source, maps)
-    return plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark)
+        access = _SourceAccess(source, descriptor)
+        growth = growth_of(source, target, head, access) if wishes.grow else None
+    maps = noted(maps, source, growth, wished=wishes.grow)
+    return plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth)
 
 
 def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap, ...]:

@@ -7,10 +7,11 @@ from etsclone.commands.output import add_json, print_json
 from etsclone.commands.survey import make_plan, refuse
 from etsclone.copying.workers import Tuning
 from etsclone.disk.images import attached
-from etsclone.errors import ComparisonFailed, UsageError
+from etsclone.errors import ComparisonFailed, TargetRefused, UsageError
 from etsclone.execute.clone import compare_clone
 from etsclone.model.disk import Disk
 from etsclone.model.extents import Extent
+from etsclone.plan.grow import enlarged_partition
 from etsclone.plan.guards import damage_refusals
 from etsclone.units import human
 
@@ -28,6 +29,7 @@ def run(arguments: Namespace) -> None:
 
     Raises:
         SourceRefused: when the source is damaged.
+        TargetRefused: when the target is a clone whose last partition was enlarged.
         ComparisonFailed: when they differ, naming where.
     """
     require_root()
@@ -42,6 +44,7 @@ def run(arguments: Namespace) -> None:
             raise ComparisonFailed(
                 f"{target.path} is smaller than {source.path}: it is no clone of it"
             )
+        _refuse_enlarged(source, target)
         plan = make_plan(source, target)
         different = compare_clone(plan, tuning=Tuning(), shown=not arguments.json)
     if arguments.json:
@@ -56,6 +59,16 @@ def run(arguments: Namespace) -> None:
         )
     if not arguments.json:
         print(f"equal: {human(plan.copied.size)} of used blocks, and the partition table")
+
+
+def _refuse_enlarged(source: Disk, target: Disk) -> None:
+    part = enlarged_partition(source, target)
+    if part is not None:
+        raise TargetRefused(
+            f"partition {part.number} of {target.path} was enlarged: its blocks cannot be compared with those of"
+            f" {source.path}",
+            hint="mount both read-only and compare the files, with rsync --dry-run --checksum for one",
+        )
 
 
 def _place(extent: Extent, source: Disk) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from collections.abc import Sequence
 
 from etsclone.disk.device import read_bytes
 from etsclone.errors import DeviceError
@@ -17,7 +18,7 @@ generation), FAT and NTFS (dirty flags), LVM and LUKS metadata."""
 _MAX_LOG = 64 * MIB
 
 
-def fingerprint(descriptor: int, disk: Disk, maps: tuple[UsedMap, ...]) -> str:
+def fingerprint(descriptor: int, disk: Disk, maps: Sequence[UsedMap]) -> str:
     """A sha256 (hex) over partition table, superblocks, the logs of xfs, and which blocks are used.
 
     Mounting a filesystem for writing changes it even if no file is touched: ext4 and btrfs note it in the superblock,

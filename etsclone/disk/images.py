@@ -89,11 +89,12 @@ def announce_partitions(device: str) -> None:
 
 
 @contextlib.contextmanager
-def window(path: str, extent: Extent, sector_size: int) -> Iterator[str]:
-    """A block device that shows just `extent` (in bytes) of a disk or image, read-only, until the context ends."""
+def window(path: str, extent: Extent, sector_size: int, *, writable: bool = False) -> Iterator[str]:
+    """A block device that shows just `extent` (in bytes) of a disk or image until the context ends."""
     place = ["--offset", str(extent.start), "--sizelimit", str(extent.size)]
     sectors = ["--sector-size", str(sector_size)]
-    with _loop([*place, *sectors, "--read-only"], path) as device:
+    access = [] if writable else ["--read-only"]
+    with _loop([*place, *sectors, *access], path) as device:
         yield device
 
 

@@ -16,6 +16,7 @@ from etsclone.copying.workers import Tuning
 from etsclone.disk.device import check_identity, clear, flush, opened, read_bytes, write_bytes
 from etsclone.disk.images import announce_partitions, image_identity, is_image
 from etsclone.errors import ComparisonFailed, DeviceError, EtscloneError, Interrupted, TargetRefused
+from etsclone.execute.grow import forget, grow
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import parse_mapfile
 from etsclone.model.plan import (
@@ -26,6 +27,7 @@ from etsclone.model.plan import (
     CopyMode,
     CreateImage,
     Erase,
+    Grow,
     Seal,
     Unused,
     Write,
@@ -183,6 +185,9 @@ def _run(step: CloneStep, clone: _Clone) -> None:
             _clear(step, clone)
         case Copy():
             _copy(step, clone)
+        case Grow():
+            forget(clone.plan, step.spoiled, clone.record)
+            grow(step, clone.plan, clone.target)
         case Seal():
             _seal(step, clone)
 

@@ -58,6 +58,12 @@ class Mapfile:
         """All bytes in one state."""
         return Extents.of(extent for extent, found in self.blocks if found is status)
 
+    def without(self, extents: Extents) -> "Mapfile":
+        """The same state, but that these bytes were not tried."""
+        return Mapfile.of(
+            {status: self.with_status(status) - extents for status in BlockStatus}, self.end
+        )
+
     def text(self, comment: str = "") -> str:
         """The file's content. The current position is the first byte that is not finished."""
         todo = [

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from etsclone.model.disk import Disk
-from etsclone.model.extents import Extents
+from etsclone.model.extents import Extent, Extents
 from etsclone.units import KIB
 
 PIECE = 64 * KIB
@@ -125,13 +125,15 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class CloneWishes:
-    """What a user asks of a clone beside its disks. `digests_kept`: those of an earlier clone can be believed."""
+    """What a user asks of a clone beside its disks. `digests_kept`: those of an earlier clone can be believed; `grow`:
+    the last partition is to fill a larger target."""
 
     mode: CopyMode = CopyMode.NEW
     verify: VerifyMode = VerifyMode.DIGESTS
     unused: Unused = Unused.LEAVE
     retries: int = 1
     digests_kept: bool = False
+    grow: bool = False
 
 
 PLAIN = CloneWishes()
@@ -148,6 +150,33 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A swap space that goes to another place of the target: its partition's number, its places, its header."""
+
+    partition: int
+    old: Extent
+    new: Extent
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Grow:
+    """Let the filesystem of a partition fill a larger place on the target, and check it there.
+
+    `place` is in bytes of the target, `old_size` the partition's size on the source. `moved` made room for it.
+    `spoiled` are all bytes of the target that no longer equal the source's when growing begins: they must not be
+    trusted by a clone that goes on after an interrupt, or by a refresh.
+    """
+
+    partition: int
+    content: str
+    place: Extent
+    old_size: int
+    spoiled: Extents
+    moved: Moved | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Seal:
     """Write boot code and partition tables, in this order, each flushed and read back before the next.
 
@@ -157,7 +186,17 @@ class Seal:
     writes: tuple[Write, ...]
 
 
-CloneStep = CreateImage | Erase | Clear | Copy | Seal
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A larger layout of the target: the step that fills it, the source's head with that layout's table, and what else
+    the seal writes."""
+
+    step: Grow
+    head: bytes
+    seals: tuple[Write, ...] = ()
+
+
+CloneStep = CreateImage | Erase | Clear | Copy | Grow | Seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +216,11 @@ class ClonePlan:
     def copy(self) -> Copy:
         """The step that copies."""
         return next(step for step in self.steps if isinstance(step, Copy))
+
+    @property
+    def grow(self) -> Grow | None:
+        """The step that enlarges the last partition, if there is one."""
+        return next((step for step in self.steps if isinstance(step, Grow)), None)
 
     @property
     def copied(self) -> Extents:

@@ -1,6 +1,7 @@
 """From snapshots of two disks and maps of what is used to a clone plan. Pure: no disk is touched here."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from etsclone.model.disk import Disk, Partition
 from etsclone.model.extents import Extent, Extents
@@ -15,6 +16,7 @@ from etsclone.model.plan import (
     CopyMode,
     CreateImage,
     Erase,
+    Growth,
     Seal,
     Unused,
     UsedMap,
@@ -55,6 +57,7 @@ def plan_clone(
     *,
     wishes: CloneWishes = PLAIN,
     fingerprint: str = "",
+    growth: Growth | None = None,
 ) -> ClonePlan:
     """Decide what is copied and in which order.
 
@@ -65,6 +68,7 @@ def plan_clone(
         head: the first `HEAD_SIZE` bytes of the source.
         wishes: what else the user asks for.
         fingerprint: of the source, for its record.
+        growth: the larger layout that the target gets; None for the source's.
 
     Returns:
         The plan. All bytes outside partitions are copied as they are. The head and the backup table come last.
@@ -72,7 +76,8 @@ def plan_clone(
     Raises:
         FormatError: when the source has a GPT that is not intact.
     """
-    head = head[: _head_size(source)]
+    head = (growth.head if growth else head)[: _head_size(source)]
+    maps = _without_moved(maps, growth)
     label = source.table.label if source.table else ""
     tail: tuple[Write, ...] = ()
     if label == "gpt":
@@ -80,6 +85,8 @@ def plan_clone(
         tail = (backup,)
     partitions = content_partitions(source)
     inside = Extents.of(Extent(part.start, part.end) for part in partitions)
+    # What lay behind the last partition would lie inside it.
+    inside |= Extents((growth.step.place,)) if growth else Extents()
     outside = inside.complement(_end_of_data(source, tail)) if source.table else Extents()
     used = Extents.of(extent for used_map in maps for extent in used_map.extents)
     # Whole pieces: each has one digest, so that verification and refresh need not know where the used blocks in it lie.
@@ -91,9 +98,20 @@ def plan_clone(
         _erase(target, copied, wishes.mode),
         *_clearing(target, copied, wishes.unused),
         Copy(copied, wishes.mode, wishes.verify, wishes.retries, wishes.digests_kept),
-        Seal((*tail, *_head_writes(head))),
+        *((growth.step,) if growth else ()),
+        Seal((*tail, *(growth.seals if growth else ()), *_head_writes(head))),
     )
     return ClonePlan(source, target, tuple(maps), steps, fingerprint)
+
+
+def _without_moved(maps: Sequence[UsedMap], growth: Growth | None) -> Sequence[UsedMap]:
+    moved = growth.step.moved if growth else None
+    return [
+        replace(each, extents=Extents(), method="moved")
+        if moved and each.partition == moved.partition
+        else each
+        for each in maps
+    ]
 
 
 def _erase(target: Disk, copied: Extents, mode: CopyMode) -> Erase:

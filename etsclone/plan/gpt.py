@@ -1,4 +1,4 @@
-"""The GUID partition table as bytes: read its header, move its backup to another disk's end.
+"""The GUID partition table as bytes: read its header, move its backup to another disk's end, place its partitions anew.
 
 Source: UEFI specification 2.10, section 5.3 (all integers little-endian). The primary header is in LBA 1 and its
 entries usually from LBA 2; the backup header is in the last LBA with its entries before it.
@@ -6,9 +6,11 @@ entries usually from LBA 2; the backup header is in the last LBA with its entrie
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from etsclone.errors import FormatError
+from etsclone.model.extents import Extent
 from etsclone.model.plan import Write
 
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
@@ -91,14 +93,7 @@ def relocate(head: bytes, sector_size: int, disk_size: int) -> tuple[bytes, Writ
     Raises:
         FormatError: when the head holds no intact GPT.
     """
-    header = parse_header(head[sector_size : 2 * sector_size])
-    entries_start = header.entries_lba * sector_size
-    entries = head[entries_start : entries_start + header.entries_size]
-    if len(entries) != header.entries_size or zlib.crc32(entries) != header.entries_crc:
-        raise FormatError(
-            "GPT entries with a wrong checksum",
-            hint="repair the table of the source with gdisk first",
-        )
+    header, entries = _parse(head, sector_size)
     last_lba = disk_size // sector_size - 1
     entry_sectors = -(-header.entries_size // sector_size)
     primary, new_head = header, head
@@ -109,6 +104,59 @@ def relocate(head: bytes, sector_size: int, disk_size: int) -> tuple[bytes, Writ
     backup = replace(primary, own_lba=last_lba, other_lba=1, entries_lba=last_lba - entry_sectors)
     tail = entries.ljust(entry_sectors * sector_size, b"\0") + backup.encode()
     return new_head, Write((last_lba + 1) * sector_size - len(tail), tail, "backup partition table")
+
+
+def usable_end(head: bytes, sector_size: int, disk_size: int) -> int:
+    """The first byte that no partition may have on a disk of `disk_size` bytes; arguments and errors as `relocate`."""
+    moved, _ = relocate(head, sector_size, disk_size)
+    return (parse_header(moved[sector_size : 2 * sector_size]).last_usable + 1) * sector_size
+
+
+def placed(head: bytes, sector_size: int, places: Mapping[int, Extent]) -> bytes:
+    """Give partitions other places; all else that is said of them stays.
+
+    Args:
+        head: a disk's first bytes: protective MBR, primary header and all entries.
+        sector_size: bytes in a logical sector.
+        places: by partition number, in bytes of the disk and whole sectors.
+
+    Returns:
+        The head with fresh checksums. Its backup is to be made of it by `relocate`.
+
+    Raises:
+        FormatError: when the head holds no intact GPT, or one without such a partition.
+    """
+    header, found = _parse(head, sector_size)
+    (entry_size,) = struct.unpack_from("<I", header.raw, 84)
+    entries = bytearray(found)
+    for number, place in places.items():
+        position = (number - 1) * entry_size
+        if not 0 <= position < len(entries) or not any(entries[position : position + 16]):
+            raise FormatError(f"the GPT has no partition {number}")
+        # An entry (table 5.6): type and unique GUID, first LBA at 32, last LBA (inclusive) at 40.
+        first, last = place.start // sector_size, place.end // sector_size - 1
+        struct.pack_into("<QQ", entries, position + 32, first, last)
+    sector = replace(header, entries_crc=zlib.crc32(entries)).encode()
+    start = header.entries_lba * sector_size
+    changed = head[:sector_size] + sector + head[2 * sector_size :]
+    return changed[:start] + bytes(entries) + changed[start + len(entries) :]
+
+
+def is_hybrid(head: bytes) -> bool:
+    """Whether the protective MBR lists partitions too, whose places would have to change with those of the GPT."""
+    return any(head[at + 4] not in {0, 0xEE} for at in range(446, 510, 16))
+
+
+def _parse(head: bytes, sector_size: int) -> tuple[GptHeader, bytes]:
+    header = parse_header(head[sector_size : 2 * sector_size])
+    start = header.entries_lba * sector_size
+    entries = head[start : start + header.entries_size]
+    if len(entries) != header.entries_size or zlib.crc32(entries) != header.entries_crc:
+        raise FormatError(
+            "GPT entries with a wrong checksum",
+            hint="repair the table of the source with gdisk first",
+        )
+    return header, entries
 
 
 def _protective(head: bytes, last_lba: int) -> bytes:

@@ -1,5 +1,6 @@
 """Disks for the tests on loop devices, and the real command line to clone them with."""
 
+import functools
 import json
 import os
 import subprocess
@@ -156,6 +157,34 @@ def four_k_disk(workshop: Path) -> Sample:
             "sfdisk", "--quiet", device, typed="label: gpt\nsize=4096\nsize=4096\n", accept=(0, 1)
         )
     return disks.furnish(image, {1: "ext4", 2: "swap"}, workshop / "mnt", sector_size=4096)
+
+
+MINIMUM = {"xfs": 300, "btrfs": 210}
+"""MiB that a filesystem needs to be made, or to be enlarged by a little."""
+
+MadeWith = Callable[[str], Sample]
+
+
+@pytest.fixture(scope="session")
+def disk_with(workshop: Path) -> MadeWith:
+    """Make a disk with a root of some kind, and swap space behind it."""
+
+    @functools.cache
+    def made(kind: str) -> Sample:
+        size = MINIMUM.get(kind, 32)
+        script = (
+            f"label: gpt\nsize=1MiB, type={BIOS_BOOT}\nsize={size}MiB, type=linux, name=root\n"
+            "size=8MiB, type=swap, name=paging\n"
+        )
+        return make(workshop, f"grow-{kind}", (size + 12) * MIB, script, {2: kind, 3: "swap"})
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def ext4_disk(disk_with: MadeWith) -> Sample:
+    """A root and swap space behind it: the quickest of them."""
+    return disk_with("ext4")
 
 
 @pytest.fixture(params=["gpt", "mbr", "bare"])

@@ -135,18 +135,28 @@ def mounted(device: Path, where: Path, *options: str) -> Iterator[Path]:
 
 
 MAKE = {
+    "ext2": ("mkfs.ext2", "-q", "-F"),
+    "ext3": ("mkfs.ext3", "-q", "-F"),
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
-    "swap": ("mkswap",),
+    "swap": ("mkswap", "--label", "paging"),
 }
 CHECK: dict[str, tuple[str, ...]] = {
+    "ext2": ("e2fsck", "-f", "-n"),
+    "ext3": ("e2fsck", "-f", "-n"),
     "ext4": ("e2fsck", "-f", "-n"),
     "xfs": ("xfs_repair", "-n"),
     "btrfs": ("btrfs", "check", "--readonly"),
     "swap": ("swaplabel",),
 }
-QUIET = {"ext4": "ro,noload", "xfs": "ro,norecovery,nouuid", "btrfs": "ro"}
+QUIET = {
+    "ext2": "ro",
+    "ext3": "ro,noload",
+    "ext4": "ro,noload",
+    "xfs": "ro,norecovery,nouuid",
+    "btrfs": "ro",
+}
 
 
 def fill(root: Path) -> None:

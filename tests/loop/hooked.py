@@ -3,7 +3,8 @@
 usage: hooked.py MOMENT WHAT [etsclone arguments...]
 
 MOMENT is `FUNCTION:N`, before the Nth call of one of the `FUNCTIONS`; `advance` is called as a copy begins and then for
-every block that is copied or read back, `write_block` before every write of the copy, `save` as the state is saved.
+every block that is copied or read back, `write_block` before every write of the copy, `save` as the state is saved,
+`run` before every program that a growing filesystem needs.
 WHAT is the number of a signal that the process sends itself, `wait` to wait for ^C, `flip:PATH:POSITION` to change a
 bit of a file, or `cut:PATH:SIZE` to cut it off.
 
@@ -24,7 +25,8 @@ from typing import Any
 
 from etsclone.cli import main
 from etsclone.copying import job, passes, refresh, rescue, workers
-from etsclone.execute import clone
+from etsclone.disk import resize
+from etsclone.execute import clone, grow
 from loop.disks import flip
 
 FUNCTIONS: dict[str, tuple[ModuleType, ...]] = {
@@ -38,6 +40,10 @@ FUNCTIONS: dict[str, tuple[ModuleType, ...]] = {
     "refresh": (job,),
     "read_back": (job,),
     "write_block": (passes, rescue, refresh),
+    "window": (grow,),
+    "run": (resize,),
+    "enlarge": (resize,),
+    "check": (resize,),
 }
 
 moment, what, *words = sys.argv[1:]

@@ -4,7 +4,7 @@ import pytest
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.mapfile import BlockStatus, parse_mapfile
+from etsclone.model.mapfile import BlockStatus, Mapfile, parse_mapfile
 
 DOMAIN = """\
 # Domain logfile created by partclone
@@ -58,3 +58,16 @@ def test_neighbours_of_one_status_become_one_range() -> None:
 def test_what_is_no_mapfile(text: str, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         parse_mapfile(text)
+
+
+def test_what_is_taken_out_was_not_tried() -> None:
+    states = {
+        BlockStatus.FINISHED: Extents.between(0, 60),
+        BlockStatus.BAD_SECTOR: Extents.between(60, 70),
+    }
+    found = Mapfile.of(states, 100).without(Extents.between(50, 65))
+    assert found.with_status(BlockStatus.FINISHED) == Extents.between(0, 50)
+    assert found.with_status(BlockStatus.BAD_SECTOR) == Extents.between(65, 70)
+    not_tried = Extents.between(50, 65) | Extents.between(70, 100)
+    assert found.with_status(BlockStatus.NOT_TRIED) == not_tried
+    assert found.end == 100

@@ -70,6 +70,12 @@ def test_a_failure_tells_status_last_words_and_command(install: Install) -> None
     assert caught.value.hint == "the command was: blkid '/dev/my disk'"
 
 
+def test_a_failure_that_is_told_on_stdout(install: Install) -> None:
+    install("e2fsck", "echo RUN fsck MANUALLY; exit 4")
+    with pytest.raises(CommandFailed, match="status 4: RUN fsck MANUALLY"):
+        run("e2fsck", [])
+
+
 def test_a_silent_failure(install: Install) -> None:
     install("blkid", "exit 1")
     with pytest.raises(CommandFailed, match="status 1: it said nothing"):
