@@ -25,12 +25,13 @@ from etsclone.errors import CommandFailed, ComparisonFailed, TargetFull
 from etsclone.model.fit import TreeSize
 from etsclone.progress import progress
 from etsclone.run import run
-from etsclone.units import KIB, MIB
+from etsclone.units import KIB
 
 _RSYNC = (
-    "--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--atimes", "--numeric-ids", "--one-file-system",
-    "--delete", "--quiet",
-)  # fmt: skip
+    *("--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--atimes", "--numeric-ids"),
+    *("--one-file-system", "--delete", "--quiet"),
+    "--modify-window=-1",  # to the nanosecond: otherwise a time that is right to the second is not set
+)
 
 _GETFLAGS = 0x80086601
 _SETFLAGS = 0x40086602
@@ -43,6 +44,9 @@ _PROJECT = struct.Struct("<IIIII8s")
 
 _KEPT_FLAGS = 0x2283C0FB
 """chattr's s, u, S, i, a, d, A, j, t, D, T, C, x and P; the others tell how a filesystem keeps a file (`FS_*_FL`)."""
+
+_NEARLY_FULL = 20
+"""Of a filesystem, the part that may be free although there was no space: rsync removes the file it was at."""
 
 _MANY = 5
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -80,7 +84,7 @@ def copy_tree(source: str, target: str, size: int, *, shown: bool) -> None:
             run("rsync", [*_RSYNC, "--", f"{source}/", f"{target}/"])
     except CommandFailed as error:
         space = os.statvfs(target)
-        if space.f_bfree * space.f_bsize < MIB or space.f_ffree == 0:
+        if space.f_bfree < space.f_blocks // _NEARLY_FULL or space.f_ffree == 0:
             raise TargetFull(
                 "the files do not fit into the new filesystem", hint="use a larger disk"
             ) from error
