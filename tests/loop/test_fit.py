@@ -182,6 +182,33 @@ def test_the_smallest_layout_is_exact_and_holds_the_data(
     check(source, target, "ext4", scratch)
 
 
+CROWDED = {"ext4": (60, 160), "ext4 of 1 KiB": (60, 160), "ext2": (60, 160), "xfs": (290, 480)}
+
+
+@pytest.mark.parametrize("kind", CROWDED)
+def test_the_smallest_layout_holds_a_lot_of_data_and_many_files(
+    kind: str, etsclone: Cli, tmp_path: Path, scratch: Path
+) -> None:
+    source = make_disk(tmp_path / "source.img", kind, scratch)
+    block = os.urandom(MIB)
+    with loop_device(source) as device, mounted(node(device, 2), scratch):
+        for number in range(CROWDED[kind][0]):
+            (scratch / f"large{number}").write_bytes(block)
+        for number in range(6000):
+            (scratch / f"small{number}").write_bytes(block[: number % 3000])
+    target = disks.blank(tmp_path / "target.img", 8 * MIB)
+    match = re.search(r"\((\d+) bytes are missing\)", fit(etsclone, source, target).err)
+    assert match is not None
+    smallest = 8 * MIB + int(match[1])
+    # Not much more than the data: that is what "smallest" promises.
+    assert smallest < CROWDED[kind][1] * MIB
+    os.truncate(target, smallest)
+    assert fit(etsclone, source, target).code == 0
+    with loop_device(target, read_only=True) as device:
+        judge = ("xfs_repair", "-n") if kind == "xfs" else ("e2fsck", "-f", "-n")
+        tool(*judge, node(device, 2))
+
+
 def test_the_plan_is_shown_and_nothing_done(etsclone: Cli, source: Path, target: Path) -> None:
     before = target.read_bytes()
     shown = etsclone("clone", source, target, "--fit", "--dry-run")
