@@ -76,7 +76,7 @@ PROGRAMS = {
         Program("mkfs.xfs", "xfsprogs", "makes xfs on a smaller disk"),
         Program("xfs_info", "xfsprogs", "tells the features of xfs"),
         Program("mkswap", "util-linux", "makes swap space on a smaller disk"),
-        Program("rsync", "rsync", "copies files to a smaller disk"),
+        Program("cp", "coreutils", "copies files to a smaller disk"),
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
     )
 }

@@ -37,8 +37,8 @@ _REASONS = {
     "grow": "the target is either smaller or larger",
 }
 _PROGRAMS = {
-    "ext": ("dumpe2fs", "mke2fs", "tune2fs", "e2fsck", "rsync"),
-    "xfs": ("xfs_info", "mkfs.xfs", "xfs_repair", "rsync"),
+    "ext": ("dumpe2fs", "mke2fs", "tune2fs", "e2fsck", "cp"),
+    "xfs": ("xfs_info", "mkfs.xfs", "xfs_repair", "cp"),
     "swap": ("mkswap",),
 }
 _PAGE = 4096

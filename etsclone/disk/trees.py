@@ -1,6 +1,6 @@
 """Trees of files: how large they are, copied with every kind of metadata, and compared.
 
-rsync copies (docs/decisions.md); what it does not know, the flags of chattr(1) and project numbers, is added here. What
+cp copies (docs/decisions.md); what it does not know, the flags of chattr(1) and project numbers, is added here. What
 is compared is read by this module alone, so that nobody judges his own work. All of it happens in a process that has
 the tree as its root: no symbolic link leads out of it.
 """
@@ -27,11 +27,7 @@ from etsclone.progress import progress
 from etsclone.run import run
 from etsclone.units import KIB
 
-_RSYNC = (
-    *("--archive", "--hard-links", "--acls", "--xattrs", "--sparse", "--atimes", "--numeric-ids"),
-    *("--one-file-system", "--delete", "--quiet"),
-    "--modify-window=-1",  # to the nanosecond: otherwise a time that is right to the second is not set
-)
+_CP = ("--archive", "--sparse=always", "--one-file-system")
 
 _GETFLAGS = 0x80086601
 _SETFLAGS = 0x40086602
@@ -45,9 +41,10 @@ _PROJECT = struct.Struct("<IIIII8s")
 _KEPT_FLAGS = 0x2283C0FB
 """chattr's s, u, S, i, a, d, A, j, t, D, T, C, x and P; the others tell how a filesystem keeps a file (`FS_*_FL`)."""
 
-_NEARLY_FULL = 20
-"""Of a filesystem, the part that may be free although there was no space: rsync removes the file it was at."""
+_NEARLY_FULL = 100
+"""Of a filesystem, the part that may be free although there was no space for a file."""
 
+_LOST_AND_FOUND = "/lost+found"
 _MANY = 5
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -67,7 +64,7 @@ def size_of(root: str) -> TreeSize:
 
 
 def copy_tree(source: str, target: str, size: int, *, shown: bool) -> None:
-    """Copy the filesystem mounted at `source` into the one mounted at `target`, and remove what else is there.
+    """Copy the filesystem mounted at `source` into the new one mounted at `target`.
 
     Args:
         source: the folder where it is mounted.
@@ -79,12 +76,14 @@ def copy_tree(source: str, target: str, size: int, *, shown: bool) -> None:
         TargetFull: when there is no space.
         CommandFailed: when something cannot be copied.
     """
+    if not in_chroot(source, _has_lost_and_found):
+        in_chroot(target, _remove_lost_and_found)
     try:
         with progress("files", size, shown=shown) as advance, _watched(target, advance):
-            run("rsync", [*_RSYNC, "--", f"{source}/", f"{target}/"])
+            run("cp", [*_CP, "--", f"{source}/.", f"{target}/"])
     except CommandFailed as error:
         space = os.statvfs(target)
-        if space.f_bfree < space.f_blocks // _NEARLY_FULL or space.f_ffree == 0:
+        if space.f_bavail < space.f_blocks // _NEARLY_FULL or space.f_ffree == 0:
             raise TargetFull(
                 "the files do not fit into the new filesystem", hint="use a larger disk"
             ) from error
@@ -154,6 +153,15 @@ def _different(one: BinaryIO, other: BinaryIO) -> Iterator[str]:
                 if fact != its
             ]
             yield f"{path} ({', '.join(names)})"
+
+
+def _has_lost_and_found() -> bool:
+    return os.path.lexists(_LOST_AND_FOUND)
+
+
+def _remove_lost_and_found() -> None:
+    with suppress(FileNotFoundError):
+        os.rmdir(_LOST_AND_FOUND)
 
 
 def _walk(folder: bytes = b"/") -> Iterator[bytes]:

@@ -297,15 +297,15 @@ def test_interrupted_it_leaves_nothing_behind_and_can_be_repeated(
 
 @pytest.fixture
 def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A script to write that runs in place of rsync; the folders are its last two words."""
+    """A script to write that runs in place of cp; the folders are its last two words."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder / "rsync"  # type: ignore[return-value]
+    return folder / "cp"  # type: ignore[return-value]
 
 
 def write_script(path: Path, *lines: str) -> None:
-    head = ("#!/bin/bash", "source=${*: -2:1} target=${*: -1}", "real=/usr/bin/rsync")
+    head = ("#!/bin/bash", "source=${*: -2:1} target=${*: -1}", "real=/bin/cp")
     path.write_text("\n".join((*head, *lines)) + "\n")
     path.chmod(0o755)
 
@@ -314,7 +314,7 @@ def test_control_c_while_files_are_copied(
     instead: Path, source: Path, target: Path, tmp_path: Path
 ) -> None:
     mark = tmp_path / "copying"
-    write_script(instead, f"touch {mark}", '$real --bwlimit=200 "$@"')
+    write_script(instead, '$real "$@"', f"touch {mark}", "sleep 60")
     argv = [*ETSCLONE, "clone", str(source), str(target), "--fit", "--yes"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
@@ -349,7 +349,7 @@ DAMAGES = {
     "time": ('touch -d 2001-01-01 "$target/files/large"', "files/large' (time)"),
     "attribute": ('setfattr -n user.colour -v red "$target/attributes/file"', "attributes/file' (attributes)"),
     "capability": ('setfattr -x security.capability "$target/attributes/capable"', "capable' (attributes)"),
-    "hard link": ('cp -a --remove-destination "$source/links/two" "$target/links/two"', "(links)"),
+    "hard link": ('$real -a --remove-destination "$source/links/two" "$target/links/two"', "(links)"),
     "lost": ('rm "$target/files/empty"', "there is not the same file"),
     "more": ('touch -d @1 "$target/zzz"', "(there is not the same file)"),
     "device": ('rm "$target/specials/disk"; mknod -m 660 "$target/specials/disk" b 8 1', "specials/disk' ("),

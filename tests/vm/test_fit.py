@@ -35,8 +35,16 @@ def with_loader_at_the_end(image: Path, disk: Path, folder: Path) -> Path:
             run("partx", "--add", loop)
         run("mount", f"{loop}p2", folder)
         try:
-            run("mount", "--bind", "/dev", folder / "dev")
-            run("mount", "--types", "proc", "none", folder / "proc")
+            for kind, name in (("tmpfs", "dev"), ("proc", "proc"), ("sysfs", "sys")):
+                run("mount", "--types", kind, "none", folder / name)
+            # Nothing but this disk: GRUB would look at all that there are.
+            run(
+                "cp",
+                "--archive",
+                "/dev/null",
+                *Path("/dev").glob(f"{Path(loop).name}*"),
+                folder / "dev",
+            )
             run("chroot", folder, "grub-install", "--target=i386-pc", loop)
         finally:
             run("umount", "--recursive", folder)
