@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a long operation to end."""
+
+
+_PATIENCE = 5.0
+"""Seconds that an ended program's own children have to end too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,12 @@ PROGRAMS = {
         Program("lvm", "lvm2", "enlarges LVM physical volumes"),
         Program("unshare", "util-linux", "mounts a filesystem where nobody else sees it"),
         Program("findmnt", "util-linux", "tells which device is mounted"),
+        Program("mke2fs", "e2fsprogs", "makes ext2, ext3 and ext4 on a smaller disk"),
+        Program("tune2fs", "e2fsprogs", "gives ext2, ext3 and ext4 the source's options"),
+        Program("mkfs.xfs", "xfsprogs", "makes xfs on a smaller disk"),
+        Program("xfs_info", "xfsprogs", "tells the features of xfs"),
+        Program("mkswap", "util-linux", "makes swap space on a smaller disk"),
+        Program("cp", "coreutils", "copies files to a smaller disk"),
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
     )
 }
@@ -88,6 +99,21 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=":".join(folder for folder in folders if folder))
 
 
+def require_program(name: str) -> str:
+    """The full path of a program of `PROGRAMS`.
+
+    Raises:
+        MissingProgram: when it is not installed; the hint names its package.
+    """
+    program = PROGRAMS[name]
+    path = find_program(name)
+    if path is None:
+        raise MissingProgram(
+            f"{name} is not installed: it {program.purpose}", hint=f"apt install {program.package}"
+        )
+    return path
+
+
 def run(
     name: str, arguments: Sequence[str | os.PathLike[str]], *, accept: Sequence[int] = (0,)
 ) -> Completed:
@@ -102,12 +128,7 @@ def run(
         MissingProgram: when it is not installed; the hint names its package.
         CommandFailed: for any other exit status, with the last lines that it wrote to stderr, or else to stdout.
     """
-    program = PROGRAMS[name]
-    path = find_program(name)
-    if path is None:
-        raise MissingProgram(
-            f"{name} is not installed: it {program.purpose}", hint=f"apt install {program.package}"
-        )
+    path = require_program(name)
     argv = [os.fspath(argument) for argument in arguments]
     logger.info("run: %s", shlex.join([name, *argv]))
     completed = _completed([path, *argv])
@@ -143,14 +164,25 @@ def _completed(argv: list[str]) -> Completed:
         stdout, stderr = process.communicate()
     except BaseException:
         if process is not None:
-            process.terminate()
-            process.wait()
+            _end(process)
         raise
     return Completed(
         process.returncode,
         stdout.decode("utf-8", "surrogateescape"),
         stderr.decode("utf-8", "surrogateescape"),
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program, and wait until the processes that it started are gone too: they may still be using a mount."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+    until = time.monotonic() + _PATIENCE
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from etsclone.chroot import require_root
 from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
+from etsclone.commands.fit import check_fit_options, run_fit
 from etsclone.commands.grow import grow_facts, grow_lines, size_on_target
 from etsclone.commands.output import (
     add_json,
@@ -78,6 +79,11 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="let the last partition and its filesystem fill a larger target; swap space behind it moves",
     )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="onto a smaller target: make its filesystems anew, smaller, and copy the files",
+    )
     add_tuning(parser)
     add_json(parser)
 
@@ -96,10 +102,15 @@ def run(arguments: Namespace) -> None:
         )
     if arguments.retries < 0:
         raise UsageError("retries are a number, 0 or above", hint="--retries 1")
+    if arguments.fit:
+        check_fit_options(arguments)
     require_root()
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
-        refuse(clone_refusals(source, target))
+        refuse(clone_refusals(source, target, fit=arguments.fit))
+        if arguments.fit and target.size < source.size:
+            run_fit(arguments, source, target)
+            return
         tuning = tuning_of(arguments, source, target)
         earlier = earlier_clone(source, target, mode_of(arguments), arguments.map)
         plan = make_plan(

@@ -85,7 +85,7 @@ def make_plan(
     with opened(source.path, writable=False) as descriptor:
         head = read_bytes(descriptor, Extent(0, min(HEAD_SIZE, source.size)))
         mark = fingerprint(descriptor, source, maps)
-        access = _SourceAccess(source, descriptor)
+        access = SourceAccess(source, descriptor)
         growth = growth_of(source, target, head, access) if wishes.grow else None
     maps = noted(maps, source, growth, wished=wishes.grow)
     return plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth)
@@ -104,13 +104,13 @@ def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap,
         # Each map is read by a process of its own: side by side.
         ThreadPoolExecutor(max_workers=4) as pool,
     ):
-        access = _SourceAccess(source, descriptor)
+        access = SourceAccess(source, descriptor)
         find = partial(used_map, disk=access, swap_header_only=swap_header_only)
         return tuple(pool.map(find, parts))
 
 
 @dataclass(frozen=True, slots=True)
-class _SourceAccess:
+class SourceAccess:
     """Lends the source to the readers of used maps (`DiskAccess`)."""
 
     source: Disk

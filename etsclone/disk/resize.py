@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from etsclone.errors import CommandFailed, MissingProgram
-from etsclone.run import PROGRAMS, find_program, run, uninterrupted
+from etsclone.errors import CommandFailed
+from etsclone.run import require_program, run, uninterrupted
 from etsclone.units import MIB, human
 
 _MOUNT_AND_RUN = """
@@ -55,12 +55,7 @@ def check_programs(content: str) -> None:
         MissingProgram: naming the first that is not.
     """
     for name in _KINDS[content].programs:
-        if find_program(name) is None:
-            program = PROGRAMS[name]
-            raise MissingProgram(
-                f"{name} is not installed: it {program.purpose}",
-                hint=f"apt install {program.package}",
-            )
+        require_program(name)
 
 
 def obstacle(device: str, content: str, uuid: str, size: int) -> str:

@@ -53,6 +53,18 @@ def mounted_system(disk: Disk, *, writable: bool, pristine: bool = False) -> Ite
         yield folder
 
 
+@contextlib.contextmanager
+def mounted_alone(device: str, kind: str, *, writable: bool) -> Iterator[str]:
+    """Mount one filesystem of blkid's type `kind`, and yield the folder; read-only, not even its journal is replayed.
+
+    Raises:
+        CommandFailed: when it cannot be mounted.
+    """
+    options = _options(kind, pristine=not writable)
+    with mount_folder() as folder, mounted(device, folder, writable=writable, options=options):
+        yield folder
+
+
 def check_mounted_root(folder: str) -> None:
     """Make sure that `folder` is where a system is mounted, and not an empty mount point of this system.
 
@@ -114,13 +126,14 @@ def _looks_like_root(folder: str) -> bool:
 def _mounted(
     partition: Partition, where: str, *, writable: bool, pristine: bool
 ) -> contextlib.AbstractContextManager[None]:
-    type_ = partition.content.type
-    options: tuple[str, ...] = ()
-    if pristine:
-        options += _NO_REPLAY.get(type_, ())
-    if type_ == "xfs":
-        options += ("nouuid",)  # the twin with the same UUID may be mounted
+    options = _options(partition.content.type, pristine=pristine)
     return mounted(partition.device, where, writable=writable, options=options)
+
+
+def _options(kind: str, *, pristine: bool) -> tuple[str, ...]:
+    # The twin of an xfs, with the same UUID, may be mounted.
+    twin = ("nouuid",) if kind == "xfs" else ()
+    return (*(_NO_REPLAY.get(kind, ()) if pristine else ()), *twin)
 
 
 def _read_text(root: str, path: str) -> str:

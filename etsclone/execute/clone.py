@@ -189,7 +189,7 @@ def _run(step: CloneStep, clone: _Clone) -> None:
             forget(clone.plan, step.spoiled, clone.record)
             grow(step, clone.plan, clone.target)
         case Seal():
-            _seal(step, clone)
+            seal(step, clone.target)
 
 
 def _create_image(step: CreateImage) -> None:
@@ -216,10 +216,19 @@ def _create_image(step: CreateImage) -> None:
 def _erase(step: Erase, clone: _Clone) -> None:
     target = clone.target
     clone.begin()
+    erase(step, target, clone.plan.target.size)
+    clone.reads_zero = clone.reads_zero or step.empty
+
+
+def erase(step: Erase, target: int, size: int) -> None:
+    """Zero what a step says of a target (open for writing) of `size` bytes, for good.
+
+    Raises:
+        DeviceError: when it cannot be written.
+    """
     if step.empty:
         os.ftruncate(target, 0)
-        os.ftruncate(target, clone.plan.target.size)
-        clone.reads_zero = True
+        os.ftruncate(target, size)
     else:
         for extent in step.extents:
             for start in range(extent.start, extent.end, MIB):
@@ -261,11 +270,17 @@ def _copy(step: Copy, clone: _Clone) -> None:
                 saver.save()
 
 
-def _seal(step: Seal, clone: _Clone) -> None:
+def seal(step: Seal, target: int) -> None:
+    """Write what a step says to a target (open for writing), and read it back.
+
+    Raises:
+        DeviceError: when it cannot be written.
+        ComparisonFailed: when the target holds something else then.
+    """
     for write in step.writes:
-        write_bytes(clone.target, write.offset, write.data)
-        flush(clone.target)
-        if read_bytes(clone.target, _extent(write)) != write.data:
+        write_bytes(target, write.offset, write.data)
+        flush(target)
+        if read_bytes(target, _extent(write)) != write.data:
             raise ComparisonFailed(
                 f"the {write.what} of the target differs from what was written",
                 hint="use another disk",

@@ -99,7 +99,7 @@ def plan_clone(
         *_clearing(target, copied, wishes.unused),
         Copy(copied, wishes.mode, wishes.verify, wishes.retries, wishes.digests_kept),
         *((growth.step,) if growth else ()),
-        Seal((*tail, *(growth.seals if growth else ()), *_head_writes(head))),
+        Seal((*tail, *(growth.seals if growth else ()), *head_writes(head))),
     )
     return ClonePlan(source, target, tuple(maps), steps, fingerprint)
 
@@ -116,14 +116,14 @@ def _without_moved(maps: Sequence[UsedMap], growth: Growth | None) -> Sequence[U
 
 def _erase(target: Disk, copied: Extents, mode: CopyMode) -> Erase:
     if mode is CopyMode.NEW:
-        return Erase(_edges(target), empty=target.identity.device is None)
+        return Erase(edges(target), empty=target.identity.device is None)
     # What an earlier clone brought over stays: only what the seal writes anew goes.
-    return Erase(_edges(target) - copied)
+    return Erase(edges(target) - copied)
 
 
 def _clearing(target: Disk, copied: Extents, how: Unused) -> tuple[Clear, ...]:
     # Both ends were zeroed and stay so until the end: what a disk makes of discarded bytes is its own affair.
-    unused = copied.complement(target.size) - _edges(target)
+    unused = copied.complement(target.size) - edges(target)
     return () if how is Unused.LEAVE or not unused.ranges else (Clear(unused, how),)
 
 
@@ -138,12 +138,14 @@ def _end_of_data(source: Disk, tail: tuple[Write, ...]) -> int:
     return source.size - sum(len(write.data) for write in tail)
 
 
-def _edges(target: Disk) -> Extents:
+def edges(target: Disk) -> Extents:
+    """Both ends of a target, where boot code and tables lie: they are erased first."""
     head = Extents.between(0, min(HEAD_SIZE, target.size))
     return head | Extents.between(max(0, align_down(target.size - _TAIL_SIZE, _BLOCK)), target.size)
 
 
-def _head_writes(head: bytes) -> tuple[Write, ...]:
+def head_writes(head: bytes) -> tuple[Write, ...]:
+    """A disk's first bytes as the last two writes of a seal."""
     rest = Write(_BLOCK, head[_BLOCK:], "boot loader area")
     first = Write(0, head[:_BLOCK], "boot code and partition table")
     return (rest, first) if rest.data else (first,)

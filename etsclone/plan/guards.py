@@ -10,19 +10,26 @@ _SYSTEM_MOUNTS = frozenset(
     {"/", "/boot", "/boot/efi", "/usr", "/var", "/etc", "/home", "/run/live/medium"}
 )
 
+FITTABLE = frozenset({"ext2", "ext3", "ext4", "xfs"})
+"""The filesystems that `--fit` makes anew, as blkid calls them."""
+
 
 def target_refusals(target: Disk) -> tuple[Refusal, ...]:
     """Why `target` may not be written at all, whatever the source; empty when it may."""
     return tuple(_target_refusals(target))
 
 
-def clone_refusals(source: Disk, target: Disk) -> tuple[Refusal, ...]:
-    """Why `source` may not be cloned to `target`; empty when it may."""
+def clone_refusals(source: Disk, target: Disk, *, fit: bool = False) -> tuple[Refusal, ...]:
+    """Why `source` may not be cloned to `target`; empty when it may. With `fit` the target may be smaller."""
     return (
         *_source_refusals(source),
         *damage_refusals(source),
         *_target_refusals(target),
-        *_pair_refusals(source, target),
+        *(
+            each
+            for each in _pair_refusals(source, target)
+            if not fit or each.guard is not Guard.TOO_SMALL
+        ),
     )
 
 
@@ -112,7 +119,7 @@ def _pair_refusals(source: Disk, target: Disk) -> Iterator[Refusal]:
             Guard.TOO_SMALL,
             f"{target.path} is too small: it has {human(target.size)}, {human(source.size)} are needed"
             f" ({source.size - target.size} bytes are missing)",
-            "use a disk of at least the source's size",
+            "use a disk of at least the source's size" + _or_fit(source, target),
         )
     if target.exists and source.sector_size != target.sector_size:
         yield Refusal(
@@ -120,6 +127,17 @@ def _pair_refusals(source: Disk, target: Disk) -> Iterator[Refusal]:
             f"{target.path} has sectors of {target.sector_size} bytes, {source.path} of {source.sector_size}",
             "use a disk with the same logical sector size: positions in the partition table count sectors",
         )
+
+
+def _or_fit(source: Disk, target: Disk) -> str:
+    """Whether what cannot be made smaller leaves room for the rest; how much that is, only `--fit` finds out."""
+    shrinking = [part for part in source.partitions if part.content.type in FITTABLE]
+    others = sum(part.size for part in source.partitions if part not in shrinking)
+    return (
+        ", or try --fit, which makes filesystems smaller"
+        if shrinking and others < target.size
+        else ""
+    )
 
 
 def _list(uses: list[Use]) -> str:

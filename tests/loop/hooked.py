@@ -4,7 +4,7 @@ usage: hooked.py MOMENT WHAT [etsclone arguments...]
 
 MOMENT is `FUNCTION:N`, before the Nth call of one of the `FUNCTIONS`; `advance` is called as a copy begins and then for
 every block that is copied or read back, `write_block` before every write of the copy, `save` as the state is saved,
-`run` before every program that a growing filesystem needs.
+`run` before every program that a growing filesystem, or one that is made anew, needs.
 WHAT is the number of a signal that the process sends itself, `wait` to wait for ^C, `flip:PATH:POSITION` to change a
 bit of a file, or `cut:PATH:SIZE` to cut it off.
 
@@ -25,23 +25,23 @@ from typing import Any
 
 from etsclone.cli import main
 from etsclone.copying import job, passes, refresh, rescue, workers
-from etsclone.disk import resize
-from etsclone.execute import clone, grow
+from etsclone.disk import makefs, resize, trees
+from etsclone.execute import clone, fit, grow
 from loop.disks import flip
 
 FUNCTIONS: dict[str, tuple[ModuleType, ...]] = {
     "write_bytes": (clone,),
     "read_bytes": (clone,),
-    "flush": (clone,),
+    "flush": (clone, fit),
     "clear": (clone,),
-    "copy_extents": (clone,),
+    "copy_extents": (clone, fit),
     "copy_pass": (job,),
     "rescue": (job,),
     "refresh": (job,),
     "read_back": (job,),
     "write_block": (passes, rescue, refresh),
-    "window": (grow,),
-    "run": (resize,),
+    "window": (grow, fit),
+    "run": (resize, makefs, trees),
     "enlarge": (resize,),
     "check": (resize,),
 }

@@ -111,7 +111,7 @@ def test_target_too_small(etsclone: Cli, small_disk: Sample, tmp_path: Path) -> 
     refused(
         etsclone("clone", small_disk.image, small, "--yes"),
         f"etsclone: {small} is too small: it has 48.0 MiB, 48.0 MiB are needed (4096 bytes are missing)",
-        "hint: use a disk of at least the source's size",
+        "hint: use a disk of at least the source's size, or try --fit, which makes filesystems smaller",
     )
 
 
