@@ -8,6 +8,7 @@ from etsclone.chroot import require_root
 from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
 from etsclone.commands.fit import check_fit_options, run_fit
 from etsclone.commands.grow import grow_facts, grow_lines, size_on_target
+from etsclone.commands.live import Stillness, held_still
 from etsclone.commands.output import (
     add_json,
     confirm,
@@ -75,6 +76,11 @@ def configure(parser: ArgumentParser) -> None:
         "--swap-header-only", action="store_true", help="of swap space copy only what makes it one"
     )
     parser.add_argument(
+        "--live",
+        action="store_true",
+        help="copy a source that is in use: freeze what is mounted of it as long as the clone takes",
+    )
+    parser.add_argument(
         "--grow",
         action="store_true",
         help="let the last partition and its filesystem fill a larger target; swap space behind it moves",
@@ -107,29 +113,31 @@ def run(arguments: Namespace) -> None:
     require_root()
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
-        refuse(clone_refusals(source, target, fit=arguments.fit))
+        refuse(clone_refusals(source, target, fit=arguments.fit, live=arguments.live))
         if arguments.fit and target.size < source.size:
             run_fit(arguments, source, target)
             return
         tuning = tuning_of(arguments, source, target)
         earlier = earlier_clone(source, target, mode_of(arguments), arguments.map)
-        plan = make_plan(
-            source,
-            target,
-            _wishes(arguments, earlier),
-            swap_header_only=arguments.swap_header_only,
-        )
-        check_unchanged(earlier, plan)
-        if arguments.dry_run or not arguments.json:
-            _show(plan, as_json=arguments.json)
-        if arguments.dry_run:
-            return
-        confirm(os.path.basename(target.path), yes=arguments.yes)
-        outcome = execute_clone(
-            plan, tuning=tuning, shown=not arguments.json, map_path=arguments.map
-        )
+        with held_still(arguments, source, target) as still:
+            plan = make_plan(
+                source,
+                target,
+                _wishes(arguments, earlier),
+                swap_header_only=arguments.swap_header_only or still.swap_in_use,
+                frozen=still.devices,
+            )
+            check_unchanged(earlier, plan)
+            if arguments.dry_run or not arguments.json:
+                _show(plan, still, as_json=arguments.json)
+            if arguments.dry_run:
+                return
+            confirm(os.path.basename(target.path), yes=arguments.yes)
+            outcome = execute_clone(
+                plan, tuning=tuning, shown=not arguments.json, map_path=arguments.map
+            )
         lost = _lost(source, outcome)
-    facts = _plan_facts(plan) | _outcome_facts(outcome) | {"lost_owners": lost}
+    facts = _plan_facts(plan) | still.facts() | _outcome_facts(outcome) | {"lost_owners": lost}
     receipt = save_receipt("clone", facts, outcome.started)
     if arguments.json:
         print_json(facts | {"receipt": str(receipt)})
@@ -169,9 +177,9 @@ def _wishes(arguments: Namespace, earlier: EarlierClone) -> CloneWishes:
     )
 
 
-def _show(plan: ClonePlan, *, as_json: bool) -> None:
+def _show(plan: ClonePlan, still: Stillness, *, as_json: bool) -> None:
     if as_json:
-        print_json(_plan_facts(plan))
+        print_json(_plan_facts(plan) | still.facts())
         return
     print(f"source  {disk_line(plan.source)}")
     print(f"target  {disk_line(plan.target)}\n")
@@ -189,6 +197,8 @@ def _show(plan: ClonePlan, *, as_json: bool) -> None:
     for each in plan.maps:
         if each.note:
             print(f"note: partition {each.partition}: {each.note}")
+    for note in still.notes():
+        print(f"note: {note}")
     print(f"\n{_intent(plan)}", *grow_lines(plan), sep="\n")
 
 

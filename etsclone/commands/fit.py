@@ -30,7 +30,7 @@ from etsclone.usedmap.region import Region
 from etsclone.usedmap.swap import header_size
 from etsclone.usedmap.unsettled import check_settled
 
-_NOT_TOGETHER = ("resume", "refresh", "grow", "discard", "wipe", "map", "swap_header_only")
+_NOT_TOGETHER = ("resume", "refresh", "grow", "discard", "wipe", "map", "swap_header_only", "live")
 _REASONS = {
     "resume": "a fit that was interrupted begins anew: run it without --resume",
     "refresh": "positions differ from the source's: fit again without --refresh",

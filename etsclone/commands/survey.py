@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from etsclone.commands.grow import growth_of, noted
-from etsclone.disk.device import opened, read_bytes
+from etsclone.disk.device import flush, opened, read_bytes
 from etsclone.disk.fingerprint import fingerprint
 from etsclone.disk.images import attached, is_image, loops_of, window
 from etsclone.disk.probe import read_content
@@ -66,7 +66,12 @@ def refuse(refusals: tuple[Refusal, ...]) -> None:
 
 
 def make_plan(
-    source: Disk, target: Disk, wishes: CloneWishes = PLAIN, *, swap_header_only: bool = False
+    source: Disk,
+    target: Disk,
+    wishes: CloneWishes = PLAIN,
+    *,
+    swap_header_only: bool = False,
+    frozen: frozenset[str] = frozenset(),
 ) -> ClonePlan:
     """Read the used-block maps and the first bytes of the source, and plan the clone.
 
@@ -75,23 +80,26 @@ def make_plan(
         target: the target's snapshot.
         wishes: what else the user asks for.
         swap_header_only: leave out what was swapped out.
+        frozen: devices of the source whose filesystems are mounted and held still.
 
     Raises:
         FormatError: when the source's partition table is damaged.
         DeviceError: when the source cannot be read.
         GrowRefused, MissingProgram: when the last partition was to grow and cannot.
     """
-    maps: Sequence[UsedMap] = used_maps(source, swap_header_only=swap_header_only)
+    maps: Sequence[UsedMap] = used_maps(source, swap_header_only=swap_header_only, frozen=frozen)
     with opened(source.path, writable=False) as descriptor:
         head = read_bytes(descriptor, Extent(0, min(HEAD_SIZE, source.size)))
         mark = fingerprint(descriptor, source, maps)
-        access = SourceAccess(source, descriptor)
+        access = SourceAccess(source, descriptor, frozen)
         growth = growth_of(source, target, head, access) if wishes.grow else None
     maps = noted(maps, source, growth, wished=wishes.grow)
     return plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth)
 
 
-def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap, ...]:
+def used_maps(
+    source: Disk, *, swap_header_only: bool = False, frozen: frozenset[str] = frozenset()
+) -> tuple[UsedMap, ...]:
     """Which bytes matter of each partition of a disk, or of the disk itself when it has no table.
 
     Raises:
@@ -104,7 +112,7 @@ def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap,
         # Each map is read by a process of its own: side by side.
         ThreadPoolExecutor(max_workers=4) as pool,
     ):
-        access = SourceAccess(source, descriptor)
+        access = SourceAccess(source, descriptor, frozen)
         find = partial(used_map, disk=access, swap_header_only=swap_header_only)
         return tuple(pool.map(find, parts))
 
@@ -115,6 +123,7 @@ class SourceAccess:
 
     source: Disk
     descriptor: int
+    still: frozenset[str] = frozenset()
 
     def read(self, extent: Extent) -> bytes:
         return read_bytes(self.descriptor, extent)
@@ -123,16 +132,25 @@ class SourceAccess:
         return read_content(self.source.device, extent.start, extent.size)
 
     def window(self, extent: Extent) -> AbstractContextManager[str]:
+        node = self._node(extent)
+        if node and node not in self.still:
+            return nullcontext(node)
+        if node:
+            # What the kernel caches of the device may be older than what the mounted filesystem wrote to it.
+            with opened(node, writable=False) as descriptor:
+                flush(descriptor)
+        # partclone refuses what is mounted: of a window it does not see that.
+        return window(self.source.device, extent, self.source.sector_size)
+
+    def frozen(self, extent: Extent) -> bool:
+        return self._node(extent) in self.still
+
+    def _node(self, extent: Extent) -> str:
         parts = (*self.source.partitions, _whole_disk(self.source))
         nodes = (
             part.device for part in parts if (part.start, part.end) == (extent.start, extent.end)
         )
-        node = next(nodes, "")
-        return (
-            nullcontext(node)
-            if node
-            else window(self.source.device, extent, self.source.sector_size)
-        )
+        return next(nodes, "")
 
 
 def _whole_disk(source: Disk) -> Partition:

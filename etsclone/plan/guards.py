@@ -19,9 +19,15 @@ def target_refusals(target: Disk) -> tuple[Refusal, ...]:
     return tuple(_target_refusals(target))
 
 
-def clone_refusals(source: Disk, target: Disk, *, fit: bool = False) -> tuple[Refusal, ...]:
-    """Why `source` may not be cloned to `target`; empty when it may. With `fit` the target may be smaller."""
+def clone_refusals(
+    source: Disk, target: Disk, *, fit: bool = False, live: bool = False
+) -> tuple[Refusal, ...]:
+    """Why `source` may not be cloned to `target`; empty when it may.
+
+    With `fit` the target may be smaller, with `live` the source may be in use.
+    """
     return (
+        *(() if live else _in_use_refusals(source)),
         *_source_refusals(source),
         *damage_refusals(source),
         *_target_refusals(target),
@@ -68,7 +74,7 @@ def _target_refusals(target: Disk) -> Iterator[Refusal]:
         )
 
 
-def _source_refusals(source: Disk) -> Iterator[Refusal]:
+def _in_use_refusals(source: Disk) -> Iterator[Refusal]:
     writable = [
         use for use in source.uses if use.how == "swap" or (use.how == "mounted" and use.writable)
     ]
@@ -76,8 +82,11 @@ def _source_refusals(source: Disk) -> Iterator[Refusal]:
         yield Refusal(
             Guard.SOURCE_MOUNTED,
             f"{source.path} is in use and could change while it is copied ({_list(writable)})",
-            "start a rescue system, or unmount it",
+            "start a rescue system, or unmount it; --live copies what is not the running system",
         )
+
+
+def _source_refusals(source: Disk) -> Iterator[Refusal]:
     if source.table is None and not source.content.type:
         yield Refusal(
             Guard.SOURCE_EMPTY,

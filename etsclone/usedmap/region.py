@@ -21,6 +21,9 @@ class DiskAccess(Protocol):
     def content(self, extent: Extent) -> Content:
         """What blkid finds in an extent."""
 
+    def frozen(self, extent: Extent) -> bool:
+        """Whether the filesystem in an extent is mounted, and held still so that it can be copied."""
+
     def window(self, extent: Extent) -> AbstractContextManager[str]:
         """A block device that shows just this extent, read-only, until the context ends."""
 

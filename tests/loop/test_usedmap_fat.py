@@ -34,6 +34,9 @@ class Device:
     def content(self, extent: Extent) -> Content:
         raise NotImplementedError(extent)
 
+    def frozen(self, extent: Extent) -> bool:
+        raise NotImplementedError(extent)
+
     def window(self, extent: Extent) -> AbstractContextManager[str]:
         raise NotImplementedError(extent)
 

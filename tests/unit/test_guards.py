@@ -127,7 +127,7 @@ def test_source_mounted_for_writing() -> None:
     assert only(clone_refusals(source, TARGET)) == (
         Guard.SOURCE_MOUNTED,
         "/dev/sda is in use and could change while it is copied (/dev/sda2 mounted /srv)",
-        "start a rescue system, or unmount it",
+        "start a rescue system, or unmount it; --live copies what is not the running system",
     )
 
 

@@ -30,6 +30,9 @@ class FakeDisk:
     def content(self, extent: Extent) -> Content:
         return Content(self.contents.get(extent, ""))
 
+    def frozen(self, _extent: Extent) -> bool:
+        return False
+
     @contextmanager
     def window(self, extent: Extent) -> Iterator[str]:
         yield f"/dev/{extent.start}-{extent.end}"
