@@ -1,5 +1,6 @@
 """Looking at the two disks of a clone: snapshots, maps of what is used, and the plan made of them."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from etsclone.commands.grow import growth_of, noted
+from etsclone.copying.access import read_block, single_sectors
 from etsclone.disk.device import opened, read_bytes
 from etsclone.disk.fingerprint import fingerprint
 from etsclone.disk.images import attached, is_image, loops_of, window
 from etsclone.disk.probe import read_content
-from etsclone.errors import SourceRefused, TargetRefused, UsageError
+from etsclone.errors import DeviceError, ReadFailed, SourceRefused, TargetRefused, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
-from etsclone.model.extents import Extent
+from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Guard, Refusal, UsedMap
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.usedmap.content import used_map
@@ -83,12 +85,31 @@ def make_plan(
     """
     maps: Sequence[UsedMap] = used_maps(source, swap_header_only=swap_header_only)
     with opened(source.path, writable=False) as descriptor:
-        head = read_bytes(descriptor, Extent(0, min(HEAD_SIZE, source.size)))
+        head, unreadable = _read_head(descriptor, source)
         mark = fingerprint(descriptor, source, maps)
         access = _SourceAccess(source, descriptor)
         growth = growth_of(source, target, head, access) if wishes.grow else None
     maps = noted(maps, source, growth, wished=wishes.grow)
-    return plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth)
+    plan = plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth)
+    written = Extents.between(0, plan.copied.ranges[0].start if plan.copied.ranges else source.size)
+    return replace(plan, unreadable=unreadable & written)
+
+
+def _read_head(descriptor: int, source: Disk) -> tuple[bytes, Extents]:
+    """The first bytes of a disk, zeros for the sectors that cannot be read, and which those are."""
+    head = bytearray(min(HEAD_SIZE, source.size))
+    with contextlib.suppress(DeviceError):
+        return read_bytes(descriptor, Extent(0, len(head))), Extents()
+    bad = []
+    with single_sectors(source.sector_size, descriptor) as buffer:
+        for start in range(0, len(head), source.sector_size):
+            sector = Extent(start, start + source.sector_size)
+            try:
+                read_block(descriptor, sector, buffer, "source")
+                head[start : sector.end] = buffer
+            except ReadFailed:
+                bad.append(sector)
+    return bytes(head), Extents.of(bad)
 
 
 def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap, ...]:

@@ -11,7 +11,7 @@ from etsclone.copying.passes import CopyRun, copy_pass
 from etsclone.copying.refresh import check_samples, refresh
 from etsclone.copying.rescue import blank, rescue
 from etsclone.copying.verify import read_back
-from etsclone.errors import ComparisonFailed, DeviceError
+from etsclone.errors import ComparisonFailed, StateLost, WritesLost
 from etsclone.model.extents import Extents
 from etsclone.model.mapfile import BlockStatus, Mapfile
 from etsclone.model.plan import Copy, CopyMode, VerifyMode
@@ -41,18 +41,24 @@ class Saver:
         """Save now.
 
         Raises:
-            DeviceError: when what was written to the target turns out to be lost.
-            EtscloneError: when the state cannot be kept.
+            WritesLost: when what was written to the target turns out to be lost.
+            StateLost: when the state cannot be kept.
         """
         # What is marked while the target is flushed is not covered by the flush: the state comes first.
         mapfile = self.run.state.mapfile()
         try:
             os.fsync(self.run.target)
         except OSError as error:
-            raise DeviceError(
-                f"writes to the target were lost: {error.strerror}", hint="use another disk"
+            raise WritesLost(
+                f"writes to the target were lost: {error.strerror}", hint=WritesLost.HINT
             ) from error
-        self.run.digests.sync()
+        try:
+            self.run.digests.sync()
+        except OSError as error:
+            raise StateLost(
+                f"the digests cannot be kept: {error.strerror}",
+                hint="look at the disk of the state folder, or give --map; then go on with --resume",
+            ) from error
         self.save_map(mapfile)
         self._saved_at = time.monotonic()
 
@@ -108,7 +114,7 @@ def _copy(run: CopyRun, step: Copy, *, sector_size: int, shown: bool) -> tuple[E
         copying = replace(run, advance=advance)
         copy_pass(copying, todo)
         lost = rescue(copying, step.extents, sector_size=sector_size, retries=step.retries)
-    blank(run, lost)
+    blank(run, lost, sector_size=sector_size)
     return step.extents - before - lost, lost
 
 

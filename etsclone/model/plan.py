@@ -1,6 +1,6 @@
 """Plans: what will be done, as data. A plan is shown to a person and then executed exactly as it stands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from etsclone.model.disk import Disk
@@ -203,7 +203,8 @@ CloneStep = CreateImage | Erase | Clear | Copy | Grow | Seal
 class ClonePlan:
     """How `source` becomes `target`. `maps` tell what is copied and why, `steps` what is done in which order.
 
-    `fingerprint` tells whether the source is still as it was when the plan was made.
+    `fingerprint` tells whether the source is still as it was when the plan was made; `unreadable` is what could not be
+    read even then, of the bytes that the plan itself carries.
     """
 
     source: Disk
@@ -211,6 +212,7 @@ class ClonePlan:
     maps: tuple[UsedMap, ...]
     steps: tuple[CloneStep, ...]
     fingerprint: str = ""
+    unreadable: Extents = field(default_factory=Extents)
 
     @property
     def copy(self) -> Copy:

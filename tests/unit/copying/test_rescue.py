@@ -30,7 +30,7 @@ def copied(run: CopyRun, wanted: Extents, retries: int = 0) -> Extents:
     """All passes over `wanted`; returns what is lost."""
     copy_pass(run, run.state.not_tried(wanted))
     lost = rescue(run, wanted, sector_size=SECTOR, retries=retries)
-    blank(run, lost)
+    blank(run, lost, sector_size=SECTOR)
     return lost
 
 
