@@ -20,6 +20,7 @@ from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Guard, Refusal, UsedMap
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.usedmap.content import used_map
+from etsclone.usedmap.owners import disk_owners
 
 _SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED})
 
@@ -128,6 +129,19 @@ def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap,
         access = _SourceAccess(source, descriptor)
         find = partial(used_map, disk=access, swap_header_only=swap_header_only)
         return tuple(pool.map(find, parts))
+
+
+def lost_owners(source: Disk, lost: Extents) -> tuple[str, ...]:
+    """What `lost` bytes of a disk belonged to, one line each.
+
+    Raises:
+        DeviceError: when the disk cannot be opened.
+    """
+    if not lost.ranges:
+        return ()
+    parts = content_partitions(source) if source.table else (_whole_disk(source),)
+    with opened(source.path, writable=False) as descriptor:
+        return disk_owners(source, parts, _SourceAccess(source, descriptor), lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Iterator
 
@@ -113,11 +114,15 @@ def small_blocks(descriptor: int, size: int) -> Iterator[None]:
 
 
 def _takes(descriptor: int, size: int) -> bool:
+    if stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        return True
     with mmap.mmap(-1, size) as memory:
         try:
-            os.preadv(descriptor, [memory], size)
+            # Of a hole any size can be read. Where there is no data yet, ENXIO says so: then nobody can tell.
+            data = os.lseek(descriptor, 0, os.SEEK_DATA)
+            os.preadv(descriptor, [memory], data + size)
         except OSError as error:
-            return error.errno != errno.EINVAL
+            return error.errno not in {errno.EINVAL, errno.ENXIO}
     return True
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from etsclone.copying.access import small_blocks
 from etsclone.copying.blocks import Blocks
 from etsclone.copying.passes import CopyRun, copy_pass
 from etsclone.copying.refresh import check_samples, refresh
@@ -14,7 +15,7 @@ from etsclone.copying.verify import read_back
 from etsclone.errors import ComparisonFailed, StateLost, WritesLost
 from etsclone.model.extents import Extents
 from etsclone.model.mapfile import BlockStatus, Mapfile
-from etsclone.model.plan import Copy, CopyMode, VerifyMode
+from etsclone.model.plan import PIECE, Copy, CopyMode, VerifyMode
 from etsclone.progress import progress
 
 SECONDS_BETWEEN_SAVES = 15.0
@@ -101,7 +102,12 @@ def copy_extents(
         full = step.verify is VerifyMode.FULL
         checked = (step.extents if full else changed) - lost
         with progress("verifying", checked.size, shown=shown) as advance:
-            read_back(replace(run, advance=advance), checked, full=full)
+            checking = replace(run, advance=advance)
+            torn = checked & lost.aligned(PIECE, run.state.size)
+            read_back(checking, checked - torn, full=full)
+            if torn.ranges:  # beside what is lost there are single sectors to look at
+                with small_blocks(run.source, sector_size), small_blocks(run.target, sector_size):
+                    read_back(checking, torn, full=full)
     blocks = Blocks(step.extents, run.tuning.block_size)
     return CopyResult(written.size, lost, copied_at, run.digests.tree_hash(blocks))
 
