@@ -72,7 +72,8 @@ def image_identity(path: str) -> DiskIdentity:
     """What makes an image file that file. Its size is in whole sectors, as a loop device shows it."""
     status = os.stat(path)
     size = align_down(status.st_size, SECTOR)
-    return DiskIdentity(path=path, size=size, file=(status.st_dev, status.st_ino))
+    volume = os.statvfs(path).f_fsid
+    return DiskIdentity(path=path, size=size, file=(status.st_dev, status.st_ino), volume=volume)
 
 
 def loops_of(path: str) -> tuple[str, ...]:

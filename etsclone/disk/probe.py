@@ -155,13 +155,14 @@ def _disk(device: pyudev.Device) -> Disk:
 
 
 def _identity(device: pyudev.Device) -> DiskIdentity:
-    number = device.device_number
+    number, backing = device.device_number, _backing_file(device)
     properties = device.properties
     return DiskIdentity(
         path=device.device_node,
         size=_size(device),
         device=(os.major(number), os.minor(number)),
-        file=_backing_file(device),
+        file=(backing.st_dev, backing.st_ino) if backing else None,
+        volume=os.statvfs(_text(device, "loop/backing_file")).f_fsid if backing else 0,
         serial=properties.get("ID_SERIAL_SHORT", "")
         or _text(device, "device/serial")
         or _text(device, "serial"),
@@ -169,13 +170,12 @@ def _identity(device: pyudev.Device) -> DiskIdentity:
     )
 
 
-def _backing_file(device: pyudev.Device) -> tuple[int, int] | None:
+def _backing_file(device: pyudev.Device) -> os.stat_result | None:
     backing = _text(device, "loop/backing_file")
     try:
-        status = os.stat(backing) if backing else None
+        return os.stat(backing) if backing else None
     except OSError:  # deleted, or of another mount namespace
         return None
-    return (status.st_dev, status.st_ino) if status else None
 
 
 def _read_table(

@@ -37,11 +37,19 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """A logical volume that lies in one piece: where (in bytes of the disk), and what blkid calls its content."""
+
+    extent: Extent
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsedMap:
     """Which bytes of one partition (or of a disk without a table) matter.
 
     `extents` are in bytes of the disk. `method` names the program or reader that told; `note` says why everything is
-    copied where a finer map was expected.
+    copied where a finer map was expected. `volumes` are those inside the partition that were looked into.
     """
 
     partition: int
@@ -51,6 +59,7 @@ class UsedMap:
     extents: Extents
     method: str
     note: str = ""
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

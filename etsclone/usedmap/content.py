@@ -5,11 +5,12 @@ everything matters, and the note says why.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from etsclone.errors import CommandFailed, DeviceError, FormatError
 from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
-from etsclone.model.plan import UsedMap
+from etsclone.model.plan import UsedMap, Volume
 from etsclone.units import KIB
 from etsclone.usedmap import fat, lvm, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
@@ -51,6 +52,7 @@ def used_map(partition: Partition, disk: DiskAccess, *, swap_header_only: bool =
         found.extents.shifted(partition.start),
         found.method,
         found.note,
+        found.volumes,
     )
 
 
@@ -78,11 +80,10 @@ def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
     def find_in_volume(region: Region) -> Finding:
         inside = region.disk.content(region.extent).type
         # A physical volume inside a logical one is not looked into: nothing would bound the depth.
-        return (
-            everything(region, "it holds another physical volume")
-            if inside == lvm.CONTENT
-            else _find(inside, region, swap_header_only=swap_header_only)
-        )
+        if inside == lvm.CONTENT:
+            return everything(region, "it holds another physical volume")
+        found = _find(inside, region, swap_header_only=swap_header_only)
+        return replace(found, volumes=(Volume(region.extent, inside),))
 
     if kind == fat.CONTENT:
         return fat.find_used
