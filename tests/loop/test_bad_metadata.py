@@ -1,5 +1,6 @@
 """Sectors that cannot be read where disks are told by: in boot area, partition table, superblocks and maps."""
 
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from etsclone.model.extents import Extent, Extents
 
 from . import disks, filesystems
 from .conftest import Cli
-from .disks import MIB, loop_device
+from .disks import MIB, Sample, loop_device
 from .failing import SECTOR, failing
 
 pytestmark = pytest.mark.loop
@@ -117,3 +118,16 @@ def test_a_table_is_read_where_sectors_fail_that_have_nothing_to_do_with_it(
     with failing(image, Extents.between(2 * MIB, 2 * MIB + SECTOR)) as source:
         assert "2097152" in etsclone("clone", source, tmp_path / "target", "--yes").err
     assert disks.table(tmp_path / "target") == disks.table(image)
+
+
+def test_so_is_that_of_a_disk_with_large_sectors(
+    etsclone: Cli, four_k_disk: Sample, tmp_path: Path
+) -> None:
+    image, target = Path(shutil.copy(four_k_disk.image, tmp_path / "disk")), tmp_path / "target"
+    with (
+        failing(image, Extents.between(2 * MIB, 2 * MIB + SECTOR)) as served,
+        loop_device(served, sector_size=4096, read_only=True) as source,
+    ):
+        result = etsclone("clone", source, target, "--yes", "--json")
+        assert result.code == 5, result.err
+        assert [part["content"] for part in result.facts["partitions"]] == ["ext4", "swap"]
