@@ -51,6 +51,10 @@ class StoreFull(EtscloneError):
     """No space is left where BRD is written; what was there before is untouched."""
 
 
+class StateLost(EtscloneError):
+    """What this machine remembers of a clone cannot be kept; the target is unfinished unless that is said."""
+
+
 class TargetFull(EtscloneError):
     """No space is left on the disk that is rebuilt; the file at hand was not touched."""
 
@@ -164,6 +168,12 @@ class DeviceError(EtscloneError):
 
 class ReadFailed(DeviceError):
     """Some bytes of a disk cannot be read; the rest of it may well be."""
+
+
+class WritesLost(DeviceError):
+    """What the target had taken is not on it: nothing counts as done that was not saved before."""
+
+    HINT = "look at its cable and adapter, then go on with --resume, or use another disk"
 
 
 class BytesLost(DeviceError):

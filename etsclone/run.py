@@ -46,7 +46,7 @@ PROGRAMS = {
         Program("losetup", "mount", "attaches image files as disks"),
         Program("partx", "util-linux", "tells the kernel of the partitions of a disk"),
         Program("fallocate", "util-linux", "gives back the unused space of an image file"),
-        Program("dumpe2fs", "e2fsprogs", "tells the block size of ext2, ext3 and ext4"),
+        Program("dumpe2fs", "e2fsprogs", "tells where ext2, ext3 and ext4 keep metadata"),
         Program(
             "debugfs",
             "e2fsprogs",
@@ -63,7 +63,11 @@ PROGRAMS = {
         Program("partclone.exfat", "partclone", "finds the used blocks of exFAT"),
         Program("partclone.ntfs", "partclone", "finds the used blocks of NTFS"),
         Program("partclone.f2fs", "partclone", "finds the used blocks of F2FS"),
-        Program("btrfs", "btrfs-progs", "tells where a btrfs keeps second copies"),
+        Program(
+            "btrfs",
+            "btrfs-progs",
+            "tells where a btrfs keeps second copies, and what lost blocks belonged to",
+        ),
         Program("e2fsck", "e2fsprogs", "checks ext2, ext3 and ext4"),
         Program("resize2fs", "e2fsprogs", "enlarges ext2, ext3 and ext4"),
         Program("xfs_growfs", "xfsprogs", "enlarges xfs"),

@@ -17,17 +17,15 @@ from etsclone.commands.output import (
     print_json,
     print_table,
 )
-from etsclone.commands.survey import make_plan, refuse, target_snapshot
+from etsclone.commands.survey import lost_owners, make_plan, refuse, target_snapshot
 from etsclone.commands.tuning import add_tuning, tuning_of
 from etsclone.disk.images import attached
 from etsclone.errors import BytesLost, UsageError
 from etsclone.execute.clone import CloneOutcome, execute_clone
-from etsclone.model.disk import Disk
 from etsclone.model.plan import ClonePlan, CloneWishes, CopyMode, Unused, VerifyMode
 from etsclone.plan.guards import clone_refusals
 from etsclone.store.receipts import save_receipt
 from etsclone.units import human
-from etsclone.usedmap.owners import owners
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -136,7 +134,7 @@ def run(arguments: Namespace) -> None:
             outcome = execute_clone(
                 plan, tuning=tuning, shown=not arguments.json, map_path=arguments.map
             )
-        lost = _lost(source, outcome)
+        lost = lost_owners(source, outcome.lost)
     facts = _plan_facts(plan) | still.facts() | _outcome_facts(outcome) | {"lost_owners": lost}
     receipt = save_receipt("clone", facts, outcome.started)
     if arguments.json:
@@ -150,17 +148,6 @@ def run(arguments: Namespace) -> None:
             f"{outcome.lost.size} bytes of {source.path} cannot be read; they are zeros on {target.path}",
             hint=f"first at byte {outcome.lost.ranges[0].start}; --resume --retries 5 tries them again",
         )
-
-
-def _lost(source: Disk, outcome: CloneOutcome) -> list[str]:
-    if not outcome.lost.ranges:
-        return []
-    inside = [
-        f"partition {part.number}: {owner}"
-        for part in source.partitions
-        for owner in owners(part, outcome.lost)
-    ]
-    return inside or [f"bytes {extent.start} to {extent.end}" for extent in outcome.lost]
 
 
 def _wishes(arguments: Namespace, earlier: EarlierClone) -> CloneWishes:

@@ -1,5 +1,6 @@
 """Looking at the two disks of a clone: snapshots, maps of what is used, and the plan made of them."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,16 +9,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from etsclone.commands.grow import growth_of, noted
+from etsclone.copying.access import read_block, single_sectors
 from etsclone.disk.device import flush, opened, read_bytes
 from etsclone.disk.fingerprint import fingerprint
 from etsclone.disk.images import attached, is_image, loops_of, window
 from etsclone.disk.probe import read_content
-from etsclone.errors import SourceRefused, TargetRefused, UsageError
+from etsclone.errors import DeviceError, ReadFailed, SourceRefused, TargetRefused, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
-from etsclone.model.extents import Extent
+from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Guard, Refusal, UsedMap
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.usedmap.content import used_map
+from etsclone.usedmap.owners import disk_owners
 
 _SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED})
 
@@ -89,12 +92,31 @@ def make_plan(
     """
     maps: Sequence[UsedMap] = used_maps(source, swap_header_only=swap_header_only, frozen=frozen)
     with opened(source.path, writable=False) as descriptor:
-        head = read_bytes(descriptor, Extent(0, min(HEAD_SIZE, source.size)))
+        head, unreadable = _read_head(descriptor, source)
         mark = fingerprint(descriptor, source, maps)
         access = SourceAccess(source, descriptor, frozen)
         growth = growth_of(source, target, head, access) if wishes.grow else None
     maps = noted(maps, source, growth, wished=wishes.grow)
-    return plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth)
+    plan = plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth)
+    written = Extents.between(0, plan.copied.ranges[0].start if plan.copied.ranges else source.size)
+    return replace(plan, unreadable=unreadable & written)
+
+
+def _read_head(descriptor: int, source: Disk) -> tuple[bytes, Extents]:
+    """The first bytes of a disk, zeros for the sectors that cannot be read, and which those are."""
+    head = bytearray(min(HEAD_SIZE, source.size))
+    with contextlib.suppress(DeviceError):
+        return read_bytes(descriptor, Extent(0, len(head))), Extents()
+    bad = []
+    with single_sectors(source.sector_size, descriptor) as buffer:
+        for start in range(0, len(head), source.sector_size):
+            sector = Extent(start, start + source.sector_size)
+            try:
+                read_block(descriptor, sector, buffer, "source")
+                head[start : sector.end] = buffer
+            except ReadFailed:
+                bad.append(sector)
+    return bytes(head), Extents.of(bad)
 
 
 def used_maps(
@@ -115,6 +137,19 @@ def used_maps(
         access = SourceAccess(source, descriptor, frozen)
         find = partial(used_map, disk=access, swap_header_only=swap_header_only)
         return tuple(pool.map(find, parts))
+
+
+def lost_owners(source: Disk, lost: Extents) -> tuple[str, ...]:
+    """What `lost` bytes of a disk belonged to, one line each.
+
+    Raises:
+        DeviceError: when the disk cannot be opened.
+    """
+    if not lost.ranges:
+        return ()
+    parts = content_partitions(source) if source.table else (_whole_disk(source),)
+    with opened(source.path, writable=False) as descriptor:
+        return disk_owners(source, parts, SourceAccess(source, descriptor), lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,13 @@
 """Reading and writing whole blocks of a disk, with errors that know where they happened."""
 
+import contextlib
 import errno
 import fcntl
+import mmap
 import os
+import stat
 import struct
+from collections.abc import Iterator
 
 from etsclone.errors import DeviceError, ReadFailed
 from etsclone.model.extents import Extent
@@ -76,8 +80,50 @@ def write_block(descriptor: int, block: Extent, buffer: memoryview) -> None:
         except OSError as error:
             raise DeviceError(
                 f"the target cannot be written at byte {block.start + done}: {error.strerror}",
-                hint="the target is unfinished and will not boot: look at the kernel's messages (dmesg)",
+                hint="the target is unfinished and will not boot: look at the kernel's messages (dmesg); "
+                "once it is mended or plugged in again, go on with --resume",
             ) from error
+
+
+@contextlib.contextmanager
+def single_sectors(size: int, *descriptors: int) -> Iterator[memoryview]:
+    """A buffer for one sector of `size` bytes, while disks are read or written in single ones."""
+    with contextlib.ExitStack() as stack:
+        for descriptor in descriptors:
+            stack.enter_context(small_blocks(descriptor, size))
+        memory = stack.enter_context(mmap.mmap(-1, size))
+        yield stack.enter_context(memoryview(memory))
+
+
+@contextlib.contextmanager
+def small_blocks(descriptor: int, size: int) -> Iterator[None]:
+    """Let reads and writes of `size` bytes pass, through the page cache where direct access wants larger ones.
+
+    An image file on a disk with larger sectors than its own refuses them with EINVAL (open(2), O_DIRECT). Nobody else
+    may use the descriptor meanwhile.
+    """
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    if not flags & os.O_DIRECT or _takes(descriptor, size):
+        yield
+        return
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+    try:
+        yield
+    finally:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+
+
+def _takes(descriptor: int, size: int) -> bool:
+    if stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        return True
+    with mmap.mmap(-1, size) as memory:
+        try:
+            # Of a hole any size can be read. Where there is no data yet, ENXIO says so: then nobody can tell.
+            data = os.lseek(descriptor, 0, os.SEEK_DATA)
+            os.preadv(descriptor, [memory], data + size)
+        except OSError as error:
+            return error.errno not in {errno.EINVAL, errno.ENXIO}
+    return True
 
 
 def zero_block(descriptor: int, block: Extent, zeros: memoryview) -> None:
@@ -89,4 +135,14 @@ def zero_block(descriptor: int, block: Extent, zeros: memoryview) -> None:
     try:
         fcntl.ioctl(descriptor, _BLKZEROOUT, struct.pack("QQ", block.start, block.size))
     except OSError:  # an image file, or a disk that cannot
-        write_block(descriptor, block, zeros)
+        if not _is_hole(descriptor, block):
+            write_block(descriptor, block, zeros)
+
+
+def _is_hole(descriptor: int, block: Extent) -> bool:
+    try:
+        return os.lseek(descriptor, block.start, os.SEEK_DATA) >= block.end
+    except OSError as error:
+        return (
+            error.errno == errno.ENXIO
+        )  # no data from there on; what else fails is no file with holes

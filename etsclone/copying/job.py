@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from etsclone.copying.access import small_blocks
 from etsclone.copying.blocks import Blocks
 from etsclone.copying.passes import CopyRun, copy_pass
 from etsclone.copying.refresh import check_samples, refresh
 from etsclone.copying.rescue import blank, rescue
 from etsclone.copying.verify import read_back
-from etsclone.errors import ComparisonFailed, DeviceError
+from etsclone.errors import ComparisonFailed, StateLost, WritesLost
 from etsclone.model.extents import Extents
 from etsclone.model.mapfile import BlockStatus, Mapfile
-from etsclone.model.plan import Copy, CopyMode, VerifyMode
+from etsclone.model.plan import PIECE, Copy, CopyMode, VerifyMode
 from etsclone.progress import progress
 
 SECONDS_BETWEEN_SAVES = 15.0
@@ -41,18 +42,24 @@ class Saver:
         """Save now.
 
         Raises:
-            DeviceError: when what was written to the target turns out to be lost.
-            EtscloneError: when the state cannot be kept.
+            WritesLost: when what was written to the target turns out to be lost.
+            StateLost: when the state cannot be kept.
         """
         # What is marked while the target is flushed is not covered by the flush: the state comes first.
         mapfile = self.run.state.mapfile()
         try:
             os.fsync(self.run.target)
         except OSError as error:
-            raise DeviceError(
-                f"writes to the target were lost: {error.strerror}", hint="use another disk"
+            raise WritesLost(
+                f"writes to the target were lost: {error.strerror}", hint=WritesLost.HINT
             ) from error
-        self.run.digests.sync()
+        try:
+            self.run.digests.sync()
+        except OSError as error:
+            raise StateLost(
+                f"the digests cannot be kept: {error.strerror}",
+                hint="look at the disk of the state folder, or give --map; then go on with --resume",
+            ) from error
         self.save_map(mapfile)
         self._saved_at = time.monotonic()
 
@@ -95,7 +102,12 @@ def copy_extents(
         full = step.verify is VerifyMode.FULL
         checked = (step.extents if full else changed) - lost
         with progress("verifying", checked.size, shown=shown) as advance:
-            read_back(replace(run, advance=advance), checked, full=full)
+            checking = replace(run, advance=advance)
+            torn = checked & lost.aligned(PIECE, run.state.size)
+            read_back(checking, checked - torn, full=full)
+            if torn.ranges:  # beside what is lost there are single sectors to look at
+                with small_blocks(run.source, sector_size), small_blocks(run.target, sector_size):
+                    read_back(checking, torn, full=full)
     blocks = Blocks(step.extents, run.tuning.block_size)
     return CopyResult(written.size, lost, copied_at, run.digests.tree_hash(blocks))
 
@@ -108,7 +120,7 @@ def _copy(run: CopyRun, step: Copy, *, sector_size: int, shown: bool) -> tuple[E
         copying = replace(run, advance=advance)
         copy_pass(copying, todo)
         lost = rescue(copying, step.extents, sector_size=sector_size, retries=step.retries)
-    blank(run, lost)
+    blank(run, lost, sector_size=sector_size)
     return step.extents - before - lost, lost
 
 

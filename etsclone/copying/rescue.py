@@ -8,7 +8,7 @@ sector by sector; then what is bad is tried again. After each step the state tel
 import mmap
 from collections.abc import Iterator
 
-from etsclone.copying.access import read_block, write_block
+from etsclone.copying.access import read_block, single_sectors, small_blocks, write_block
 from etsclone.copying.passes import CopyRun, copy_pass
 from etsclone.errors import ReadFailed
 from etsclone.model.extents import Extent, Extents
@@ -29,7 +29,7 @@ def rescue(run: CopyRun, wanted: Extents, *, sector_size: int, retries: int) -> 
         DeviceError: when the target cannot be written, or a disk is gone.
     """
     copy_pass(run, run.state.not_tried(wanted), backward=True)
-    with mmap.mmap(-1, sector_size) as memory, memoryview(memory) as buffer:
+    with single_sectors(sector_size, run.source, run.target) as buffer:
         sectors = _Sectors(run, buffer, sector_size)
         for area in run.state.area(BlockStatus.NOT_TRIMMED) & wanted:
             sectors.trim(area)
@@ -42,13 +42,14 @@ def rescue(run: CopyRun, wanted: Extents, *, sector_size: int, retries: int) -> 
     return run.state.area(BlockStatus.BAD_SECTOR) & wanted
 
 
-def blank(run: CopyRun, bad: Extents) -> None:
+def blank(run: CopyRun, bad: Extents, *, sector_size: int) -> None:
     """Write zeros where the source could not be read: what an old file left on the target must not stand in for it."""
-    for extent in bad:
-        for start in range(extent.start, extent.end, MIB):
-            block = Extent(start, min(extent.end, start + MIB))
-            with mmap.mmap(-1, block.size) as zeros, memoryview(zeros) as buffer:
-                write_block(run.target, block, buffer)
+    with small_blocks(run.target, sector_size):
+        for extent in bad:
+            for start in range(extent.start, extent.end, MIB):
+                block = Extent(start, min(extent.end, start + MIB))
+                with mmap.mmap(-1, block.size) as zeros, memoryview(zeros) as buffer:
+                    write_block(run.target, block, buffer)
 
 
 class _Sectors:

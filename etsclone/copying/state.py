@@ -30,6 +30,11 @@ class CopyState:
             status: earlier.with_status(status) if earlier else Extents() for status in _TRIED
         }
 
+    @property
+    def size(self) -> int:
+        """Of the disk, in bytes."""
+        return self._size
+
     def mark(self, block: Extent, status: BlockStatus) -> None:
         """Say what became of a block."""
         with self._lock:

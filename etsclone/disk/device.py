@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from etsclone.disk.images import image_identity, is_image
 from etsclone.disk.probe import identity_of
-from etsclone.errors import DeviceError, TargetChanged, TargetRefused, UsageError
+from etsclone.errors import DeviceError, TargetChanged, TargetRefused, UsageError, WritesLost
 from etsclone.model.disk import DiskIdentity
 from etsclone.model.extents import Extent
 from etsclone.run import run
@@ -103,7 +103,7 @@ def flush(descriptor: int) -> None:
     """Make all writes durable, and drop what the kernel caches of the disk, so that reads come from the disk.
 
     Raises:
-        DeviceError: when a write that seemed to succeed turns out to have failed.
+        WritesLost: when a write that seemed to succeed turns out to have failed.
     """
     try:
         os.fsync(descriptor)
@@ -112,8 +112,8 @@ def flush(descriptor: int) -> None:
         else:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError as error:
-        raise DeviceError(
-            f"writes to the disk were lost: {error.strerror}", hint="use another disk"
+        raise WritesLost(
+            f"writes to the target were lost: {error.strerror}", hint=WritesLost.HINT
         ) from error
 
 

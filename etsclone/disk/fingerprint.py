@@ -19,7 +19,7 @@ _MAX_LOG = 64 * MIB
 
 
 def fingerprint(descriptor: int, disk: Disk, maps: Sequence[UsedMap]) -> str:
-    """A sha256 (hex) over partition table, superblocks, the logs of xfs, and which blocks are used.
+    """A sha256 (hex) over partition table, superblocks, the logs of xfs, also in LVM, and which blocks are used.
 
     Mounting a filesystem for writing changes it even if no file is touched: ext4 and btrfs note it in the superblock,
     xfs in its log, FAT and NTFS when something is allocated.
@@ -28,7 +28,7 @@ def fingerprint(descriptor: int, disk: Disk, maps: Sequence[UsedMap]) -> str:
         DeviceError: when the disk cannot be read there.
     """
     total = hashlib.sha256()
-    for extent in _places(descriptor, disk):
+    for extent in _places(descriptor, disk, maps):
         total.update(f"{extent.start} {extent.size} ".encode())
         total.update(_readable(descriptor, extent))
     for used in maps:
@@ -36,14 +36,15 @@ def fingerprint(descriptor: int, disk: Disk, maps: Sequence[UsedMap]) -> str:
     return total.hexdigest()
 
 
-def _places(descriptor: int, disk: Disk) -> list[Extent]:
-    places = [Extent(0, min(_SUPERBLOCKS, disk.size))]
-    if disk.content.type == "xfs":
-        places += _xfs_log(descriptor, Extent(0, disk.size))
-    for part in disk.partitions:
-        places.append(Extent(part.start, min(part.start + _SUPERBLOCKS, part.end)))
-        if part.content.type == "xfs":
-            places += _xfs_log(descriptor, Extent(part.start, part.end))
+def _places(descriptor: int, disk: Disk, maps: Sequence[UsedMap]) -> list[Extent]:
+    places = []
+    regions = [(Extent(0, disk.size), disk.content.type)]
+    regions += [(Extent(part.start, part.end), part.content.type) for part in disk.partitions]
+    regions += [(volume.extent, volume.content) for used in maps for volume in used.volumes]
+    for region, content in regions:
+        places.append(Extent(region.start, min(region.start + _SUPERBLOCKS, region.end)))
+        if content == "xfs":
+            places += _xfs_log(descriptor, region)
     return places
 
 

@@ -72,7 +72,8 @@ def image_identity(path: str) -> DiskIdentity:
     """What makes an image file that file. Its size is in whole sectors, as a loop device shows it."""
     status = os.stat(path)
     size = align_down(status.st_size, SECTOR)
-    return DiskIdentity(path=path, size=size, file=(status.st_dev, status.st_ino))
+    volume = os.statvfs(path).f_fsid
+    return DiskIdentity(path=path, size=size, file=(status.st_dev, status.st_ino), volume=volume)
 
 
 def loops_of(path: str) -> tuple[str, ...]:
@@ -142,5 +143,13 @@ def _wait_until_gone(device: str, path: str) -> None:
 def _sector_size(path: str) -> int:
     """The sectors of the disk that an image was made of: its GPT header, if it has one, stands in the second."""
     with open(path, "rb") as image:
-        signatures = {size: os.pread(image.fileno(), 8, size) for size in (SECTOR, 4 * KIB)}
-    return next((size for size, found in signatures.items() if found == b"EFI PART"), SECTOR)
+        return next(
+            (size for size in (SECTOR, 4 * KIB) if _begins_gpt(image.fileno(), size)), SECTOR
+        )
+
+
+def _begins_gpt(descriptor: int, position: int) -> bool:
+    try:
+        return os.pread(descriptor, 8, position) == b"EFI PART"
+    except OSError:  # a bad sector; the image may still be copied
+        return False

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import pyudev
 
+from etsclone.disk.damaged import KINDS, can_be_read, may_have_table, table_alone
 from etsclone.disk.mounts import Mount, mounts_of_system, swaps_of_system
 from etsclone.errors import FormatError, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable, Use
@@ -72,12 +73,18 @@ def disk_below(folder: str) -> Disk | None:
 
 def read_content(path: str, start: int, size: int) -> Content:
     """What blkid finds in `size` bytes of a device from `start` on, never from its cache; empty when unknown."""
+    content = _ask_blkid(path, start, size)
+    if content.type or can_be_read(path, start, size):
+        return content
+    found = [each for kind in KINDS if (each := _ask_blkid(path, start, size, kind)).type]
+    return found[0] if len(found) == 1 else Content()
+
+
+def _ask_blkid(path: str, start: int, size: int, kind: str = "") -> Content:
+    place = ["--offset", str(start), "--size", str(size)]
+    wanted = ["--match-types", kind] if kind else []
     # Status 2: nothing found. 8: several signatures, so nobody can say what it is: treated as unknown.
-    found = run(
-        "blkid",
-        ["--probe", "--output", "export", "--offset", str(start), "--size", str(size), path],
-        accept=(0, 2, 8),
-    )
+    found = run("blkid", ["--probe", "--output", "export", *place, *wanted, path], accept=(0, 2, 8))
     if found.status != 0:
         return Content()
     fields = dict(line.split("=", 1) for line in found.stdout.splitlines() if "=" in line)
@@ -127,14 +134,15 @@ def _block_device(path: str) -> pyudev.Device:
 def _disk(device: pyudev.Device) -> Disk:
     path = device.device_node
     nodes = {_integer(part, "start") * SECTOR: part.device_node for part in _partitions(device)}
-    table = _read_table(path, nodes)
+    sector_size = _integer(device, "queue/logical_block_size") or SECTOR
+    table = _read_table(path, nodes, _size(device), sector_size)
     content = Content() if table and table.partitions else read_content(path, 0, _size(device))
     if content.type:
         table = None  # the boot sector of FAT, exFAT or NTFS passes for an MBR without partitions
     return Disk(
         identity=_identity(device),
         device=path,
-        sector_size=_integer(device, "queue/logical_block_size") or SECTOR,
+        sector_size=sector_size,
         model=_text(device, "device/model") or device.properties.get("DM_NAME", ""),
         transport=_transport(device),
         stable_path=_stable_path(device),
@@ -147,13 +155,14 @@ def _disk(device: pyudev.Device) -> Disk:
 
 
 def _identity(device: pyudev.Device) -> DiskIdentity:
-    number = device.device_number
+    number, backing = device.device_number, _backing_file(device)
     properties = device.properties
     return DiskIdentity(
         path=device.device_node,
         size=_size(device),
         device=(os.major(number), os.minor(number)),
-        file=_backing_file(device),
+        file=(backing.st_dev, backing.st_ino) if backing else None,
+        volume=os.statvfs(_text(device, "loop/backing_file")).f_fsid if backing else 0,
         serial=properties.get("ID_SERIAL_SHORT", "")
         or _text(device, "device/serial")
         or _text(device, "serial"),
@@ -161,20 +170,24 @@ def _identity(device: pyudev.Device) -> DiskIdentity:
     )
 
 
-def _backing_file(device: pyudev.Device) -> tuple[int, int] | None:
+def _backing_file(device: pyudev.Device) -> os.stat_result | None:
     backing = _text(device, "loop/backing_file")
     try:
-        status = os.stat(backing) if backing else None
+        return os.stat(backing) if backing else None
     except OSError:  # deleted, or of another mount namespace
         return None
-    return (status.st_dev, status.st_ino) if status else None
 
 
-def _read_table(path: str, nodes: dict[int, str]) -> PartitionTable | None:
-    found = run("sfdisk", ["--json", path], accept=(0, 1))
-    if found.status != 0 or not found.stdout.strip():
+def _read_table(
+    path: str, nodes: dict[int, str], size: int, sector_size: int
+) -> PartitionTable | None:
+    text = run("sfdisk", ["--json", path], accept=(0, 1)).stdout
+    if not text.strip() and may_have_table(path):
+        with table_alone(path, size, sector_size) as stand_in:
+            text = run("sfdisk", ["--json", stand_in], accept=(0, 1)).stdout
+    if not text.strip():
         return None
-    table = parse_table(found.stdout, nodes)
+    table = parse_table(text, nodes)
     if table.label not in {"gpt", "dos"}:
         return None
     with ThreadPoolExecutor(max_workers=4) as pool:

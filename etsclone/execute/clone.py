@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +16,18 @@ from etsclone.copying.verify import compare
 from etsclone.copying.workers import Tuning
 from etsclone.disk.device import check_identity, clear, flush, opened, read_bytes, write_bytes
 from etsclone.disk.images import announce_partitions, image_identity, is_image
-from etsclone.errors import ComparisonFailed, DeviceError, EtscloneError, Interrupted, TargetRefused
+from etsclone.errors import (
+    ComparisonFailed,
+    DeviceError,
+    EtscloneError,
+    Interrupted,
+    StateLost,
+    TargetRefused,
+    WritesLost,
+)
 from etsclone.execute.grow import forget, grow
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.mapfile import parse_mapfile
+from etsclone.model.mapfile import Mapfile, parse_mapfile
 from etsclone.model.plan import (
     Clear,
     ClonePlan,
@@ -89,13 +98,18 @@ class _Clone:
             self._record = record_of(identity, self.map_path)
         return self._record
 
+    @property
+    def lost(self) -> Extents:
+        """What is zeros on the target because the source could not be read."""
+        return self.plan.unreadable | (self.result.lost if self.result else Extents())
+
     def begin(self) -> None:
         """Say in the record that the target is unfinished, and that nothing is done unless its copy goes on.
 
         An older record must not outlive the first write: what it vouches for is no longer there.
         """
         if self.plan.copy.mode is not CopyMode.RESUME:
-            self.record.save_map(CopyState(self.plan.source.size).mapfile().text())
+            self.save_map(CopyState(self.plan.source.size).mapfile())
         self.remember(finished=False)
 
     def remember(self, *, finished: bool) -> None:
@@ -103,7 +117,26 @@ class _Clone:
         path = self.plan.target.path
         target = image_identity(path) if is_image(path) else self.plan.target.identity
         facts = CloneFacts(self.plan.source.identity, target, self.plan.fingerprint, finished)
-        self.record.save(facts)
+        with _kept("what is known of the clone", "make room there, then run it with --refresh"):
+            self.record.save(facts)
+
+    def save_map(self, mapfile: Mapfile) -> None:
+        """Keep how far the copy is.
+
+        Raises:
+            StateLost: when it cannot be kept.
+        """
+        with _kept("how far the clone is", "make room there, then go on with --resume"):
+            self.record.save_map(mapfile.text())
+
+
+@contextlib.contextmanager
+def _kept(what: str, hint: str) -> Iterator[None]:
+    # The target was written to: what its own errors would say, such as that nothing was changed, is not true here.
+    try:
+        yield
+    except EtscloneError as error:
+        raise StateLost(f"{what} cannot be kept: {error.message}", hint=hint) from error
 
 
 def execute_clone(
@@ -131,7 +164,7 @@ def execute_clone(
         try:
             for step in plan.steps:
                 _run(step, clone)
-            clone.remember(finished=not (clone.result and clone.result.lost.ranges))
+            clone.remember(finished=not clone.lost.ranges)
         except KeyboardInterrupt as interrupt:
             raise Interrupted(
                 f"interrupted: {plan.target.path} is unfinished and will not boot",
@@ -167,7 +200,7 @@ def _outcome(clone: _Clone) -> CloneOutcome:
         finished=finished,
         copied=clone.plan.copied.size,
         written=result.written if result else 0,
-        lost=result.lost if result else Extents(),
+        lost=clone.lost,
         digest=DIGEST_NAME,
         tree_hash=result.tree_hash if result else "",
     )
@@ -255,7 +288,7 @@ def _copy(step: Copy, clone: _Clone) -> None:
                 digests.forget_all(other.extents)
         state = CopyState(plan.source.size, parse_mapfile(earlier) if earlier else None)
         run = CopyRun(clone.source, clone.target, digests, state, clone.tuning, clone.reads_zero)
-        saver = Saver(run, lambda mapfile: record.save_map(mapfile.text()))
+        saver = Saver(run, clone.save_map)
         try:
             clone.result = copy_extents(
                 replace(run, tick=saver.tick),
@@ -264,10 +297,15 @@ def _copy(step: Copy, clone: _Clone) -> None:
                 flush=flush,
                 shown=clone.shown,
             )
-        finally:
+        except WritesLost:
+            # It is told once: the next flush succeeds, and would make the map vouch for what is not there.
+            raise
+        except BaseException:
             # A target that is gone cannot vouch for its last writes: then the state saved before stands.
             with contextlib.suppress(OSError, EtscloneError):
                 saver.save()
+            raise
+        saver.save()
 
 
 def seal(step: Seal, target: int) -> None:

@@ -12,7 +12,8 @@ class DiskIdentity:
     """What must still be true of a disk when a plan is executed.
 
     `device` is (major, minor) of a block device, None for an image file; `file` is (st_dev, st_ino) of an image file
-    or of the file behind a loop device. `size` is in bytes. Serial and WWN are empty where the disk has none.
+    or of the file behind a loop device, and `volume` the id of the filesystem that it is on (f_fsid of statvfs(3), 0
+    where there is none). `size` is in bytes. Serial and WWN are empty where the disk has none.
     """
 
     path: str
@@ -21,14 +22,17 @@ class DiskIdentity:
     file: tuple[int, int] | None = None
     serial: str = ""
     wwn: str = ""
+    volume: int = 0
 
     @property
     def lasting(self) -> tuple[object, ...]:
         """What stays true of this disk when the machine is started again and disks change their names.
 
-        Virtual disks may have neither WWN nor serial number: then the name has to do.
+        Virtual disks may have neither WWN nor serial number: then the name has to do. An image file is told by its
+        filesystem, not by the number of the device that this is on today, where the filesystem has an id.
         """
-        mark = self.wwn or self.serial or self.file or self.path
+        file = (self.volume or self.file[0], self.file[1]) if self.file else None
+        mark = self.wwn or self.serial or file or self.path
         return (mark, self.size)
 
     def same_disk(self, other: "DiskIdentity") -> bool:

@@ -1,6 +1,6 @@
 """Plans: what will be done, as data. A plan is shown to a person and then executed exactly as it stands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from etsclone.model.disk import Disk
@@ -37,11 +37,19 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Volume:
+    """A logical volume that lies in one piece: where (in bytes of the disk), and what blkid calls its content."""
+
+    extent: Extent
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsedMap:
     """Which bytes of one partition (or of a disk without a table) matter.
 
     `extents` are in bytes of the disk. `method` names the program or reader that told; `note` says why everything is
-    copied where a finer map was expected.
+    copied where a finer map was expected. `volumes` are those inside the partition that were looked into.
     """
 
     partition: int
@@ -51,6 +59,7 @@ class UsedMap:
     extents: Extents
     method: str
     note: str = ""
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +212,8 @@ CloneStep = CreateImage | Erase | Clear | Copy | Grow | Seal
 class ClonePlan:
     """How `source` becomes `target`. `maps` tell what is copied and why, `steps` what is done in which order.
 
-    `fingerprint` tells whether the source is still as it was when the plan was made.
+    `fingerprint` tells whether the source is still as it was when the plan was made; `unreadable` is what could not be
+    read even then, of the bytes that the plan itself carries.
     """
 
     source: Disk
@@ -211,6 +221,7 @@ class ClonePlan:
     maps: tuple[UsedMap, ...]
     steps: tuple[CloneStep, ...]
     fingerprint: str = ""
+    unreadable: Extents = field(default_factory=Extents)
 
     @property
     def copy(self) -> Copy:

@@ -19,7 +19,8 @@ RESERVED = MIB
 """Bytes at the beginning that btrfs leaves to a boot loader (`BTRFS_DEVICE_RANGE_RESERVED`), and counts as free."""
 
 _CHUNK = re.compile(
-    r"^\s*length (?P<size>\d+) owner \d+ stripe_len \d+ type (?P<type>\S+)\n"
+    r"CHUNK_ITEM (?P<logical>\d+)\) .*\n"
+    r"\s*length (?P<size>\d+) owner \d+ stripe_len \d+ type (?P<type>\S+)\n"
     r"\s*io_align .*\n"
     r"\s*num_stripes (?P<count>\d+) .*\n"
     r"(?P<stripes>(?:\s*stripe \d+ devid \d+ offset \d+\n\s*dev_uuid .*\n)+)",
@@ -31,10 +32,14 @@ _ALLOCATED = re.compile(r"^\s*devid \d+ total_bytes \d+ bytes_used (\d+)$", re.M
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`size` bytes of the filesystem, and where each copy of them begins on the device."""
+    """`size` bytes of the filesystem, and where each copy of them begins on the device.
+
+    `logical` is their address in the filesystem.
+    """
 
     size: int
     starts: tuple[int, ...]
+    logical: int = 0
 
     @property
     def copies(self) -> tuple[Extent, ...]:
@@ -75,7 +80,7 @@ def _chunk(match: re.Match[str]) -> Chunk:
         raise FormatError("its chunks make no sense")
     if len(starts) > 1 and "DUP" not in match["type"].split("|"):
         raise FormatError(f"its chunks are no plain copies: {match['type']}")
-    return Chunk(int(match["size"]), starts)
+    return Chunk(int(match["size"]), starts, int(match["logical"]))
 
 
 def with_copies(used: Extents, chunks: Sequence[Chunk]) -> Extents:

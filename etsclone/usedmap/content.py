@@ -5,16 +5,17 @@ everything matters, and the note says why.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from etsclone.errors import CommandFailed, DeviceError, FormatError
 from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
-from etsclone.model.plan import UsedMap
+from etsclone.model.plan import UsedMap, Volume
+from etsclone.units import KIB
 from etsclone.usedmap import fat, lvm, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
-    "": "",
     "swap": "",
     "crypto_LUKS": "encrypted with LUKS, free and used look alike",
     "BitLocker": "encrypted with BitLocker, free and used look alike",
@@ -22,6 +23,9 @@ WHOLE = {
     "swsuspend": "a hibernated system is kept in it",
 }
 """Contents, as blkid calls them, of which everything matters, and what is to be said of it."""
+
+_TOLD_BY = 128 * KIB
+"""The first bytes of a partition, which hold the superblock of every filesystem that a reader knows."""
 
 _Reader = Callable[[Region], Finding]
 
@@ -48,28 +52,38 @@ def used_map(partition: Partition, disk: DiskAccess, *, swap_header_only: bool =
         found.extents.shifted(partition.start),
         found.method,
         found.note,
+        found.volumes,
     )
 
 
 def _find(kind: str, region: Region, *, swap_header_only: bool) -> Finding:
     reader = _reader(kind, swap_header_only=swap_header_only)
     if reader is None:
-        return everything(region, WHOLE.get(kind, f"nothing is known of the inside of {kind}"))
+        return everything(region, _why_everything(kind, region))
     try:
         return _checked(reader(region), region)
     except (CommandFailed, DeviceError, FormatError) as error:
         return everything(region, error.message)
 
 
+def _why_everything(kind: str, region: Region) -> str:
+    if kind:
+        return WHOLE.get(kind, f"nothing is known of the inside of {kind}")
+    try:
+        region.read(0, min(region.size, _TOLD_BY))
+    except DeviceError:
+        return "its beginning cannot be read, so nobody can tell what it is"
+    return ""
+
+
 def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
     def find_in_volume(region: Region) -> Finding:
         inside = region.disk.content(region.extent).type
         # A physical volume inside a logical one is not looked into: nothing would bound the depth.
-        return (
-            everything(region, "it holds another physical volume")
-            if inside == lvm.CONTENT
-            else _find(inside, region, swap_header_only=swap_header_only)
-        )
+        if inside == lvm.CONTENT:
+            return everything(region, "it holds another physical volume")
+        found = _find(inside, region, swap_header_only=swap_header_only)
+        return replace(found, volumes=(Volume(region.extent, inside),))
 
     if kind == fat.CONTENT:
         return fat.find_used

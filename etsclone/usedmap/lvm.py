@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent, Extents
+from etsclone.model.plan import Volume
 from etsclone.usedmap.lvmdisk import (
     AREA_HEADER_SIZE,
     LABEL_SCAN_SIZE,
@@ -42,6 +43,7 @@ def find_used(region: Region, find_in_volume: Callable[[Region], Finding]) -> Fi
         raise FormatError("it is smaller than its metadata says")
     unused = group.data - group.allocated
     methods, notes = [_METHOD], []
+    volumes: list[Volume] = []
     for volume in group.volumes:
         place = group.whole(volume)
         if place is None:
@@ -49,9 +51,11 @@ def find_used(region: Region, find_in_volume: Callable[[Region], Finding]) -> Fi
         found = find_in_volume(region.part(place.start, place.size))
         unused |= (Extents.between(0, place.size) - found.extents).shifted(place.start)
         methods += [found.method] if found.extents.size < place.size else []
+        volumes += found.volumes
         notes += [f"{group.name}/{volume.name}: {found.note}"] if found.note else []
     used = Extents.between(0, region.size) - unused
-    return Finding(used, ", ".join(dict.fromkeys(methods)), "; ".join((*notes, *_broken(group))))
+    note = "; ".join((*notes, *_broken(group)))
+    return Finding(used, ", ".join(dict.fromkeys(methods)), note, tuple(volumes))
 
 
 def _broken(group: VolumeGroup) -> Iterator[str]:

@@ -1,115 +1,122 @@
-"""What lost bytes belonged to: which file, or metadata, or free space, as the filesystem's own tools tell."""
+"""What lost bytes belonged to: which file, folder or metadata, which volume, or nothing, as far as anybody can tell."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
-from etsclone.errors import CommandFailed, MissingProgram
-from etsclone.model.disk import Partition
-from etsclone.model.extents import Extents
-from etsclone.run import run
+from etsclone.errors import CommandFailed, DeviceError, FormatError, MissingProgram
+from etsclone.model.disk import Disk, Partition
+from etsclone.model.extents import Extent, Extents
+from etsclone.units import SECTOR
+from etsclone.usedmap import lvm
+from etsclone.usedmap.btrfsowners import btrfs_owners
+from etsclone.usedmap.extowners import ext_owners
+from etsclone.usedmap.lvmdisk import LABEL_SCAN_SIZE, parse_label
+from etsclone.usedmap.region import DiskAccess, Region
+from etsclone.usedmap.xfsowners import xfs_owners
 
-_MOST = 1000
-"""Of how many blocks the owner is asked; behind that many, what is left is told as a number of blocks."""
+_GPT_SECTORS = 34
+"""Protective MBR, header and 128 entries of 128 bytes (UEFI 5.3); as many at the end, but for the MBR."""
 
 
-def owners(partition: Partition, lost: Extents) -> tuple[str, ...]:
-    """Name what `lost` bytes (of the disk) inside a partition belonged to, one line each, without repetition.
+def disk_owners(
+    source: Disk, parts: tuple[Partition, ...], access: DiskAccess, lost: Extents
+) -> tuple[str, ...]:
+    """Name what `lost` bytes of a disk belonged to, one line each, without repetition.
 
-    Where the filesystem has no tool that tells, or it fails, the bytes themselves are named.
+    Args:
+        source: the disk; its table says what lies outside of partitions.
+        parts: the partitions that have content; the one in the place of the whole disk has number 0.
+        access: how to look at the disk.
+        lost: in bytes of the disk.
     """
-    inside = (lost & Extents.between(partition.start, partition.end)).shifted(-partition.start)
-    ask = _TELLERS.get(partition.content.type)
-    if not inside.ranges:
+    lines: list[str] = []
+    for part in parts:
+        where = f"partition {part.number}: " if part.number else ""
+        region = Region(access, Extent(part.start, part.end))
+        inside = (lost & Extents((region.extent,))).shifted(-part.start)
+        lines += [f"{where}{line}" for line in owners(region, part.content.type, inside)]
+    outside = lost - Extents.of(Extent(part.start, part.end) for part in parts)
+    return tuple(dict.fromkeys((*lines, *(_gap(source, extent) for extent in outside))))
+
+
+def owners(region: Region, kind: str, lost: Extents) -> tuple[str, ...]:
+    """Name what `lost` bytes of a region belonged to; `kind` is what blkid calls its content.
+
+    Where nobody can tell, the bytes themselves are named.
+    """
+    if not lost.ranges:
         return ()
+    ask = _TELLERS.get(kind)
     try:
         if ask is not None:
-            return tuple(dict.fromkeys(ask(partition.device, inside)))
-    except (CommandFailed, MissingProgram, ValueError):
+            return tuple(dict.fromkeys(ask(region, lost)))
+    except (CommandFailed, DeviceError, FormatError, MissingProgram, ValueError):
         pass
-    kind = partition.content.type or "unknown content"
-    return tuple(f"bytes {extent.start} to {extent.end} of {kind}" for extent in inside)
-
-
-def _blocks(extents: Extents, size: int) -> list[int]:
-    return [
-        number
-        for extent in extents.aligned(size, extents.ranges[-1].end)
-        for number in range(extent.start // size, -(-extent.end // size))
-    ]
-
-
-def _ext_owners(device: str, lost: Extents) -> list[str]:
-    # debugfs(8): icheck gives the inode of each block, ncheck the paths of inodes, testb whether a block is in use.
-    size = _number(r"Block size:\s+(\d+)", run("dumpe2fs", ["-h", device]).stdout)
-    blocks = _blocks(lost, size)
-    shown = _debugfs(device, "icheck", blocks[:_MOST])
-    inodes = {
-        int(block): inode for block, inode in re.findall(r"^(\d+)\t(\S.*)$", shown, re.MULTILINE)
-    }
-    known = sorted({int(inode) for inode in inodes.values() if inode.isdecimal()})
-    listed = _debugfs(device, "ncheck", known) if known else ""
-    paths = {int(inode): path for inode, path in re.findall(r"^(\d+)\t(.*)$", listed, re.MULTILINE)}
-    return [
-        _ext_owner(device, block, inodes.get(block, ""), paths) for block in blocks[:_MOST]
-    ] + _rest(blocks)
-
-
-def _ext_owner(device: str, block: int, inode: str, paths: dict[int, str]) -> str:
-    if inode.isdecimal():
-        # Inode 8 is the journal, 7 holds reserved descriptors: they have no path.
-        return (
-            f"file /{paths[int(inode)].lstrip('/')}"
-            if int(inode) in paths
-            else f"inode {inode} (no path: journal or orphan)"
-        )
-    return (
-        "free space"
-        if "not in use" in _debugfs(device, "testb", [block])
-        else "filesystem metadata"
+    return tuple(
+        f"bytes {extent.start} to {extent.end} of {kind or 'unknown content'}" for extent in lost
     )
 
 
-def _debugfs(device: str, request: str, numbers: Sequence[int]) -> str:
-    return run("debugfs", ["-R", " ".join((request, *map(str, numbers))), device]).stdout
+def _gap(source: Disk, extent: Extent) -> str:
+    where = f"bytes {extent.start} to {extent.end}"
+    if source.table is None:
+        return where
+    table = _GPT_SECTORS * source.sector_size if source.table.label == "gpt" else SECTOR
+    if extent.start < table:
+        return f"{where}: boot code and partition table"
+    if extent.end <= min((part.start for part in source.partitions), default=0):
+        return f"{where}: boot loader area"
+    if source.table.label == "gpt" and extent.start >= source.size - table + source.sector_size:
+        return f"{where}: backup partition table"
+    return f"{where}: outside of all partitions"
 
 
-def _xfs_owners(device: str, lost: Extents) -> list[str]:
-    # xfs_db(8): blockget -n collects owners and names, daddr (512 bytes) sets the place, blockuse -n tells of it.
-    sectors = _blocks(lost, 512)
-    places = [
-        part
-        for sector in sectors[:_MOST]
-        for part in ("-c", f"daddr {sector}", "-c", "blockuse -n")
-    ]
-    shown = run("xfs_db", ["-r", "-c", "blockget -n", *places, device], accept=(0, 1)).stdout
-    found = re.findall(
-        r"^block \S+ \(\S+\) type (\S+)(?: inode (\d+))?(?: (.*))?$", shown, re.MULTILINE
-    )
-    if not found:
-        raise ValueError("xfs_db told nothing")
-    return [_xfs_owner(kind, inode, path) for kind, inode, path in found] + _rest(sectors)
+def _in_window(
+    ask: Callable[[str, Extents], list[str]],
+) -> Callable[[Region, Extents], list[str]]:
+    def ask_there(region: Region, lost: Extents) -> list[str]:
+        with region.disk.window(region.extent) as device:
+            return ask(device, lost)
+
+    return ask_there
 
 
-def _xfs_owner(kind: str, inode: str, path: str) -> str:
-    if inode:
-        return f"file /{path}" if path else f"inode {inode} (no path)"
-    return "free space" if kind.startswith("free") else f"filesystem metadata ({kind})"
+def _swap_owners(_region: Region, _lost: Extents) -> list[str]:
+    return ["swap space"]
 
 
-def _rest(blocks: Sequence[int]) -> list[str]:
-    return [f"and {len(blocks) - _MOST} blocks more"] if len(blocks) > _MOST else []
+def _lvm_owners(region: Region, lost: Extents) -> list[str]:
+    group = lvm.read_group(region, parse_label(region.read(0, LABEL_SCAN_SIZE)))
+    if group is None:
+        raise FormatError("it belongs to no volume group")
+    lines: list[str] = []
+    for volume in group.volumes:
+        name, place = f"{group.name}/{volume.name}", group.whole(volume)
+        if place is None:
+            continue
+        part = region.part(place.start, place.size)
+        inside = (lost & Extents((place,))).shifted(-place.start)
+        if inside.ranges:
+            kind = region.disk.content(part.extent).type
+            lines += [f"volume {name}: {line}" for line in owners(part, kind, inside)]
+        lost -= Extents((place,))
+    return [*lines, *_lvm_rest(lost, group.data, group.allocated, group.name)]
 
 
-def _number(pattern: str, text: str) -> int:
-    match = re.search(pattern, text)
-    if match is None:
-        raise ValueError(f"nothing like {pattern} was told")
-    return int(match.group(1))
+def _lvm_rest(lost: Extents, data: Extents, allocated: Extents, group: str) -> Iterator[str]:
+    for extent in lost & allocated:
+        yield f"bytes {extent.start} to {extent.end}: volumes of {group} that are in several pieces"
+    if (lost & data - allocated).ranges:
+        yield f"free space of volume group {group}"
+    if (lost - data).ranges:
+        yield "metadata of LVM"
 
 
-_TELLERS: dict[str, Callable[[str, Extents], list[str]]] = {
-    "ext2": _ext_owners,
-    "ext3": _ext_owners,
-    "ext4": _ext_owners,
-    "xfs": _xfs_owners,
+_TELLERS: dict[str, Callable[[Region, Extents], list[str]]] = {
+    "ext2": _in_window(ext_owners),
+    "ext3": _in_window(ext_owners),
+    "ext4": _in_window(ext_owners),
+    "xfs": _in_window(xfs_owners),
+    "btrfs": _in_window(btrfs_owners),
+    "swap": _swap_owners,
+    lvm.CONTENT: _lvm_owners,
 }

@@ -10,6 +10,7 @@ from typing import Protocol
 from etsclone.errors import FormatError
 from etsclone.model.disk import Content
 from etsclone.model.extents import Extent, Extents
+from etsclone.model.plan import Volume
 
 
 class DiskAccess(Protocol):
@@ -67,11 +68,12 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Which bytes of a region matter, counted from its beginning; see `UsedMap` for `method` and `note`."""
+    """Which bytes of a region matter, counted from its beginning; see `UsedMap` for the rest."""
 
     extents: Extents
     method: str
     note: str = ""
+    volumes: tuple[Volume, ...] = ()
 
 
 def everything(region: Region, why: str = "") -> Finding:

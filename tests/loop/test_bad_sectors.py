@@ -1,5 +1,6 @@
 """Sources with sectors that cannot be read: the map is exact, the rest is copied, what is lost is zeros and exit 5."""
 
+import mmap
 import os
 import random
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import BlockStatus, parse_mapfile
 
 from . import disks
-from .conftest import ETSCLONE, Cli
+from .conftest import ETSCLONE, Cli, Stop
 from .disks import MIB, Sample, loop_device
 from .failing import SECTOR, failing
 
@@ -168,3 +170,77 @@ def test_a_source_that_vanishes_is_not_taken_for_a_bad_one(
     found = parse_mapfile(kept.read_text())
     assert {status for _, status in found.blocks} == {BlockStatus.FINISHED, BlockStatus.NOT_TRIED}
     assert disks.looks_unfinished(tmp_path / "clone.img")
+
+
+# --- disks and filesystems with sectors of 4096 bytes ---------------------------------------------------------------
+
+
+@pytest.fixture
+def large_sectors(tmp_path: Path, scratch: Path) -> Iterator[Path]:
+    """A folder on a disk with sectors of 4096 bytes: direct access to its files takes nothing smaller."""
+    with loop_device(disks.blank(tmp_path / "large", 160 * MIB), sector_size=4096) as device:
+        disks.tool("mkfs.ext4", "-q", device)
+        with disks.mounted(device, scratch):
+            yield scratch
+
+
+def test_small_bad_sectors_on_a_filesystem_with_large_ones(
+    etsclone: Cli, small_disk: Sample, large_sectors: Path, tmp_path: Path, state_folder: Path
+) -> None:
+    image, target = Path(shutil.copy(small_disk.image, tmp_path / "disk")), large_sectors / "clone"
+    probe = os.open(disks.blank(large_sectors / "probe", MIB), os.O_RDWR | os.O_DIRECT)
+    with mmap.mmap(-1, SECTOR) as sector, pytest.raises(OSError, match="Invalid argument"):
+        os.pwritev(probe, [sector], SECTOR)  # or this test would show nothing
+    os.close(probe)
+    disks.blank(target, image.stat().st_size)
+    disks.scrawl(target, 0, image.stat().st_size)
+    bad = some_bad(image, 5)
+    with failing(image, bad) as source:
+        result = etsclone("clone", source, target, "--yes", "--json")
+    assert (result.code, result.err.splitlines()[0]) == (
+        5,
+        f"etsclone: {bad.size} bytes of {source} cannot be read; they are zeros on {target}",
+    )
+    assert lost_of(result.facts) == bad
+    (path,) = (state_folder / "clones").glob("*/map")
+    assert parse_mapfile(path.read_text()).with_status(BlockStatus.BAD_SECTOR) == bad
+    expected = without(image, bad, tmp_path / "expected.img")
+    assert etsclone("verify", expected, target).code == 0
+
+
+def test_a_disk_with_large_sectors_loses_whole_ones(
+    etsclone: Cli, four_k_disk: Sample, tmp_path: Path
+) -> None:
+    # What QEMU serves as a file has no sectors; the loop device over it has the disk's.
+    image = Path(shutil.copy(four_k_disk.image, tmp_path / "disk"))
+    place = image.read_bytes().find(b"primary\n")
+    bad = Extents.between(place, place + 16 * SECTOR).aligned(SECTOR, image.stat().st_size)
+    whole = bad.aligned(4096, image.stat().st_size)
+    with (
+        failing(image, bad) as source,
+        loop_device(source, sector_size=4096, read_only=True) as device,
+    ):
+        result = etsclone("clone", device, tmp_path / "target.img", "--yes", "--json")
+    assert result.code == 5, result.err
+    lost = lost_of(result.facts)
+    assert lost - whole == Extents()
+    assert lost.aligned(4096, image.stat().st_size) == lost
+    expected = without(image, lost, tmp_path / "expected.img")
+    assert etsclone("verify", expected, tmp_path / "target.img").code == 0
+
+
+# --- holes ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_that_goes_on_keeps_its_holes(
+    stopped: Stop, etsclone: Cli, small_disk: Sample, tmp_path: Path
+) -> None:
+    whole, target = tmp_path / "whole.img", tmp_path / "target.img"
+    assert etsclone("clone", small_disk.image, whole, "--yes").code == 0
+    words = ("clone", small_disk.image, target, "--yes", "--block-size=64K")
+    assert stopped("advance:20", signal.SIGINT.value, *words).code == 130
+    assert etsclone(*words, "--resume").code == 0
+    assert etsclone("verify", small_disk.image, target).code == 0
+    used = target.stat().st_blocks * 512
+    # The file `zeros` has 2 MiB of them.
+    assert used <= whole.stat().st_blocks * 512 + MIB

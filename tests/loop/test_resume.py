@@ -13,6 +13,7 @@ from etsclone.model.mapfile import BlockStatus, Mapfile, parse_mapfile
 from . import disks
 from .conftest import Cli, Stop
 from .disks import MIB, Sample, loop_device
+from .lvm import linear, lvm
 
 pytestmark = pytest.mark.loop
 
@@ -251,6 +252,53 @@ def test_a_bare_xfs_that_was_written_to(
     with loop_device(source) as device, disks.mounted(device, scratch):
         (scratch / "etc" / "hostname").touch()
     assert refused(etsclone, *words) == f"{source} {CHANGED}"
+
+
+def test_an_xfs_in_a_logical_volume_that_was_written_to(
+    etsclone: Cli, stopped: Stop, tmp_path: Path, scratch: Path
+) -> None:
+    source = disks.blank(tmp_path / "source.img", 340 * MIB)
+    with loop_device(source) as device:
+        lvm("pvcreate", "--yes", device, devices=[device])
+        lvm("vgcreate", "group", device, devices=[device])
+        linear("data", "group", "--size", "320M", devices=[device])
+    place = ["--offset", str(MIB), "--sizelimit", str(320 * MIB)]  # where its first extent is
+
+    def write(make: bool) -> None:
+        volume = Path(disks.tool("losetup", "--find", "--show", *place, source).strip())
+        try:
+            if make:
+                disks.tool(*disks.MAKE["xfs"], volume)
+            with disks.mounted(volume, scratch):
+                (scratch / "file").touch()
+        finally:
+            disks.tool("losetup", "--detach", volume)
+
+    write(make=True)
+    words = ("clone", source, tmp_path / "target.img", "--yes")
+    assert stopped("advance:4", KILL, *words).code == -KILL
+    write(make=False)
+    assert refused(etsclone, *words) == f"{source} {CHANGED}"
+
+
+def test_an_image_on_a_disk_with_another_name_today(
+    etsclone: Cli, stopped: Stop, source: Path, tmp_path: Path, scratch: Path
+) -> None:
+    # A stick with an image on it that was unplugged: the kernel gives the next free number, and the next name.
+    stick = disks.blank(tmp_path / "stick", 100 * MIB)
+    words = ("clone", source, scratch / "target.img", "--yes", *SMALL_STEPS)
+    numbers = []
+    with loop_device(stick) as device:
+        disks.tool("mkfs.ext4", "-q", device)
+        with disks.mounted(device, scratch):
+            assert stopped("save:8", KILL, *words, saves=True).code == -KILL
+            numbers.append(scratch.stat().st_dev)
+    with loop_device(source), loop_device(stick) as device, disks.mounted(device, scratch):
+        numbers.append(scratch.stat().st_dev)
+        assert numbers[0] != numbers[1]  # or nothing is shown
+        result = etsclone(*words, "--resume", "--json")
+        assert (result.code, result.err) == (0, "")
+        assert result.facts["written"] < result.facts["bytes"]
 
 
 def test_a_source_that_was_only_looked_at(

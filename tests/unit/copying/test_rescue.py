@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import pytest
 from copies import (
     ALL,
     PIECE,
     SECTOR,
     SIZE,
+    TUNING,
     content_of,
     contents,
     copying,
     extents,
+    one_at_a_time,
     overlaid,
     unreadable,
 )
@@ -30,7 +33,7 @@ def copied(run: CopyRun, wanted: Extents, retries: int = 0) -> Extents:
     """All passes over `wanted`; returns what is lost."""
     copy_pass(run, run.state.not_tried(wanted))
     lost = rescue(run, wanted, sector_size=SECTOR, retries=retries)
-    blank(run, lost)
+    blank(run, lost, sector_size=SECTOR)
     return lost
 
 
@@ -93,6 +96,24 @@ def test_a_sector_is_tried_again_as_often_as_asked(tmp_path: Path) -> None:
             copied(run, ALL, retries)
         # Once as a block, once as it is trimmed from either side, and then as often as asked.
         assert tried.count(bad.ranges[0]) == 1 + retries
+
+
+def test_the_order_of_passes_is_that_of_ddrescue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = TUNING.block_size
+    monkeypatch.setattr("etsclone.copying.passes._Forward._FIRST_JUMP", 2 * block)
+    bad = Extents.between(4 * block + SECTOR, 4 * block + 3 * SECTOR)
+    with copying(tmp_path, b"x" * SIZE, OLD) as run, unreadable(run.source, bad) as tried:
+        copied(one_at_a_time(run), ALL, retries=2)
+    blocks = [extent.start // block for extent in tried if extent.size == block]
+    # Forward with a jump over what lies behind the error, then from behind over what was left out.
+    assert blocks == [*range(5), *range(7, SIZE // block), 6, 5]
+    first = 4 * block // SECTOR
+    sectors = [extent.start // SECTOR - first for extent in tried if extent.size == SECTOR]
+    ends = [*range(block // SECTOR - 1, 1, -1)]
+    # Trimmed from the front and from behind up to what is bad (nothing is left to scrape), then tried again twice.
+    assert sectors == [0, 1, *ends, 1, 2, 1, 2]
 
 
 def test_trimming_comes_from_both_sides(tmp_path: Path) -> None:

@@ -257,6 +257,7 @@ def chunk(size: int, kind: str, *starts: int, count: int | None = None) -> str:
         for number, start in enumerate(starts)
     )
     return (
+        f"\titem 1 key (FIRST_CHUNK_TREE CHUNK_ITEM {7 * starts[0]}) itemoff 1 itemsize 80\n"
         f"\t\tlength {size} owner 2 stripe_len 65536 type {kind}\n"
         "\t\tio_align 65536 io_width 65536 sector_size 4096\n"
         f"\t\tnum_stripes {count or len(starts)} sub_stripes 1\n{stripes}"
@@ -269,7 +270,10 @@ def tree(allocated: int, *chunks: str) -> str:
 
 def test_the_chunks_of_btrfs() -> None:
     text = tree(50, chunk(10, "METADATA|DUP", 100, 120), chunk(30, "DATA", 200))
-    assert btrfs.parse_chunks(text) == (btrfs.Chunk(10, (100, 120)), btrfs.Chunk(30, (200,)))
+    assert btrfs.parse_chunks(text) == (
+        btrfs.Chunk(10, (100, 120), 700),
+        btrfs.Chunk(30, (200,), 1400),
+    )
 
 
 @pytest.mark.parametrize(
