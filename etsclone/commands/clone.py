@@ -2,18 +2,21 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 from etsclone.chroot import require_root
 from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
 from etsclone.commands.output import (
-    add_json,
+    add_events,
     confirm,
     disk_facts,
     disk_line,
     print_json,
     print_table,
+    report_for,
 )
+from etsclone.commands.receipt import add_key, option_facts, phase_facts, signer
 from etsclone.commands.survey import make_plan, refuse, target_snapshot
 from etsclone.commands.tuning import add_tuning, tuning_of
 from etsclone.disk.images import attached
@@ -22,6 +25,7 @@ from etsclone.execute.clone import CloneOutcome, execute_clone
 from etsclone.model.disk import Disk
 from etsclone.model.plan import ClonePlan, CloneWishes, CopyMode, Unused, VerifyMode
 from etsclone.plan.guards import clone_refusals
+from etsclone.progress import print_event
 from etsclone.store.receipts import save_receipt
 from etsclone.units import human
 from etsclone.usedmap.owners import owners
@@ -73,7 +77,8 @@ def configure(parser: ArgumentParser) -> None:
         "--swap-header-only", action="store_true", help="of swap space copy only what makes it one"
     )
     add_tuning(parser)
-    add_json(parser)
+    add_key(parser)
+    add_events(parser)
 
 
 def run(arguments: Namespace) -> None:
@@ -91,6 +96,7 @@ def run(arguments: Namespace) -> None:
     if arguments.retries < 0:
         raise UsageError("retries are a number, 0 or above", hint="--retries 1")
     require_root()
+    sign = signer(arguments.key)
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
         refuse(clone_refusals(source, target))
@@ -103,19 +109,19 @@ def run(arguments: Namespace) -> None:
             swap_header_only=arguments.swap_header_only,
         )
         check_unchanged(earlier, plan)
-        if arguments.dry_run or not arguments.json:
-            _show(plan, as_json=arguments.json)
+        _show(plan, arguments)
         if arguments.dry_run:
             return
         confirm(os.path.basename(target.path), yes=arguments.yes)
-        outcome = execute_clone(
-            plan, tuning=tuning, shown=not arguments.json, map_path=arguments.map
-        )
+        report = report_for(arguments)
+        outcome = execute_clone(plan, tuning=tuning, shown=report, map_path=arguments.map)
         lost = _lost(source, outcome)
     facts = _plan_facts(plan) | _outcome_facts(outcome) | {"lost_owners": lost}
-    receipt = save_receipt("clone", facts, outcome.started)
+    facts["phases"] = phase_facts(report)
+    facts["options"] = option_facts(arguments) | asdict(tuning)
+    receipt = save_receipt("clone", facts, outcome.started, sign=sign)
     if arguments.json:
-        print_json(facts | {"receipt": str(receipt)})
+        print_event("done", facts | {"receipt": str(receipt)})
     else:
         _print_outcome(outcome, plan, str(receipt))
         for line in lost:
@@ -147,10 +153,16 @@ def _wishes(arguments: Namespace, earlier: EarlierClone) -> CloneWishes:
     )
 
 
-def _show(plan: ClonePlan, *, as_json: bool) -> None:
-    if as_json:
+def _show(plan: ClonePlan, arguments: Namespace) -> None:
+    if arguments.json and arguments.dry_run:
         print_json(_plan_facts(plan))
-        return
+    elif arguments.json:
+        print_event("plan", _plan_facts(plan))
+    else:
+        _show_people(plan)
+
+
+def _show_people(plan: ClonePlan) -> None:
     print(f"source  {disk_line(plan.source)}")
     print(f"target  {disk_line(plan.target)}\n")
     rows = [
@@ -226,4 +238,5 @@ def _outcome_facts(outcome: CloneOutcome) -> dict[str, object]:
         "lost": [{"start": extent.start, "end": extent.end} for extent in outcome.lost],
         "digest": outcome.digest,
         "tree_hash": outcome.tree_hash,
+        "map": {"path": str(outcome.map_path.absolute()), "sha256": outcome.map_sha256},
     }
