@@ -114,11 +114,11 @@ class Report:
         name = self.phases[-1].name
         if name not in self.expected:
             return name
-        return f"{name} ({self.expected.index(name) + 1} of {len(self.expected)})"
+        return f"{name} {self.expected.index(name) + 1}/{len(self.expected)}"
 
     def trouble(self) -> str:
         """What could not be read, in words; empty as long as all could be."""
-        return f"{human(self.unreadable)} not readable" if self.unreadable else ""
+        return f"{human(self.unreadable)} bad" if self.unreadable else ""
 
 
 _under_way: Report | None = None

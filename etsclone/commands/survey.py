@@ -1,7 +1,6 @@
 """Looking at the two disks of a clone: snapshots, maps of what is used, and the plan made of them."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +14,7 @@ from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
 from etsclone.model.extents import Extent
 from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Guard, Refusal, UsedMap
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
+from etsclone.run import side_by_side
 from etsclone.usedmap.content import used_map
 
 _SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED})
@@ -94,14 +94,10 @@ def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap,
         MissingProgram: when the program that reads a filesystem is not installed.
     """
     parts = content_partitions(source) if source.table else (_whole_disk(source),)
-    with (
-        opened(source.path, writable=False) as descriptor,
-        # Each map is read by a process of its own: side by side.
-        ThreadPoolExecutor(max_workers=4) as pool,
-    ):
+    with opened(source.path, writable=False) as descriptor:
         access = _SourceAccess(source, descriptor)
         find = partial(used_map, disk=access, swap_header_only=swap_header_only)
-        return tuple(pool.map(find, parts))
+        return tuple(side_by_side(find, parts))
 
 
 @dataclass(frozen=True, slots=True)
