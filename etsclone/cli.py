@@ -10,7 +10,8 @@ from types import FrameType
 from typing import NoReturn
 
 from etsclone import __version__
-from etsclone.errors import EtscloneError, ExitCode
+from etsclone.errors import EtscloneError, ExitCode, Interrupted
+from etsclone.progress import print_event, tell_state
 from etsclone.run import INTERRUPTIONS
 
 COMMANDS = {
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     for number in INTERRUPTIONS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) has SIGHUP ignored
             signal.signal(number, _interrupt)
+    signal.signal(signal.SIGUSR1, tell_state)  # for all commands: by default it would end them
     sys.exit(_run(sys.argv[1:] if argv is None else argv))
 
 
@@ -65,23 +67,26 @@ def _log_to_stderr(verbosity: int) -> None:
 
 
 def _run(words: Sequence[str]) -> ExitCode:
+    arguments = argparse.Namespace()
     try:
-        arguments = build_parser(words).parse_args(words)
+        build_parser(words).parse_args(words, arguments)
         _log_to_stderr(arguments.verbose)
         arguments.run(arguments)
     except EtscloneError as error:
-        _complain(error.message, error.hint)
-        return error.exit_code
+        return _fail(error, arguments)
     except KeyboardInterrupt:
-        _complain("interrupted", "")
-        return ExitCode.INTERRUPTED
+        return _fail(Interrupted("interrupted"), arguments)
     return ExitCode.DONE
 
 
-def _complain(message: str, hint: str) -> None:
-    print(f"etsclone: {message}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+def _fail(error: EtscloneError, arguments: argparse.Namespace) -> ExitCode:
+    print(f"etsclone: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    if getattr(arguments, "events", False) and arguments.json:
+        facts = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        print_event("error", facts)
+    return error.exit_code
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -12,8 +12,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from etsclone.errors import CommandFailed, MissingProgram
 
@@ -24,6 +26,15 @@ ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a long operation to end."""
+
+_READERS = ("partclone.", "xfs_logprint", "dumpe2fs", "blkid")
+"""Programs (or how their names begin) that only read: they can be ended at any moment with nothing left half done."""
+
+_reading: set[subprocess.Popen[bytes]] = set()
+"""Those of them that are running."""
+
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 _PATIENCE = 5.0
@@ -152,7 +163,7 @@ def run(
 
 
 def _completed(argv: list[str]) -> Completed:
-    process = None
+    process: subprocess.Popen[bytes] | None = None
     try:
         with uninterrupted():
             process = subprocess.Popen(  # noqa: S603 - argv lists, no shell
@@ -165,11 +176,15 @@ def _completed(argv: list[str]) -> Completed:
                 # half done when our own cleaning up begins.
                 start_new_session=True,
             )
+        if os.path.basename(argv[0]).startswith(_READERS):
+            _reading.add(process)
         stdout, stderr = process.communicate()
     except BaseException:
         if process is not None:
             _end(process)
         raise
+    finally:
+        _reading.discard(process)
     return Completed(
         process.returncode,
         stdout.decode("utf-8", "surrogateescape"),
@@ -187,6 +202,27 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         while time.monotonic() < until:
             os.killpg(process.pid, 0)
             time.sleep(0.01)
+
+
+def side_by_side(work: Callable[[_Item], _Found], items: Iterable[_Item]) -> list[_Found]:
+    """What `work` finds for each item, in their order; a few threads do it at a time.
+
+    When it fails for one (also by ^C in the calling thread), the programs that only read are ended, wherever a thread
+    waits for one, and others waited for, so that no thread is at work any more when the exception is raised.
+    """
+    futures = []
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        try:
+            futures += [pool.submit(work, item) for item in items]
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # More than once: where one reader fails, its thread may well try another.
+            while not all(future.done() for future in futures):
+                for process in list(_reading):
+                    process.terminate()
+                time.sleep(0.02)
+            raise
 
 
 @contextlib.contextmanager

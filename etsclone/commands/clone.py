@@ -2,6 +2,7 @@
 
 import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 from etsclone.chroot import require_root
@@ -10,13 +11,15 @@ from etsclone.commands.fit import check_fit_options, run_fit
 from etsclone.commands.grow import grow_facts, grow_lines, size_on_target
 from etsclone.commands.live import Stillness, held_still
 from etsclone.commands.output import (
-    add_json,
+    add_events,
     confirm,
     disk_facts,
     disk_line,
     print_json,
     print_table,
+    report_for,
 )
+from etsclone.commands.receipt import add_key, option_facts, phase_facts, signer
 from etsclone.commands.survey import lost_owners, make_plan, refuse, target_snapshot
 from etsclone.commands.tuning import add_tuning, tuning_of
 from etsclone.disk.images import attached
@@ -24,6 +27,7 @@ from etsclone.errors import BytesLost, UsageError
 from etsclone.execute.clone import CloneOutcome, execute_clone
 from etsclone.model.plan import ClonePlan, CloneWishes, CopyMode, Unused, VerifyMode
 from etsclone.plan.guards import clone_refusals
+from etsclone.progress import print_event
 from etsclone.store.receipts import save_receipt
 from etsclone.units import human
 
@@ -89,7 +93,8 @@ def configure(parser: ArgumentParser) -> None:
         help="onto a smaller target: make its filesystems anew, smaller, and copy the files",
     )
     add_tuning(parser)
-    add_json(parser)
+    add_key(parser)
+    add_events(parser)
 
 
 def run(arguments: Namespace) -> None:
@@ -109,14 +114,16 @@ def run(arguments: Namespace) -> None:
     if arguments.fit:
         check_fit_options(arguments)
     require_root()
+    sign = signer(arguments.key)
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
         refuse(clone_refusals(source, target, fit=arguments.fit, live=arguments.live))
         if arguments.fit and target.size < source.size:
-            run_fit(arguments, source, target)
+            run_fit(arguments, source, target, sign)
             return
         tuning = tuning_of(arguments, source, target)
         earlier = earlier_clone(source, target, mode_of(arguments), arguments.map)
+        report = report_for(arguments)
         with held_still(arguments, source, target) as still:
             plan = make_plan(
                 source,
@@ -126,19 +133,18 @@ def run(arguments: Namespace) -> None:
                 frozen=still.devices,
             )
             check_unchanged(earlier, plan)
-            if arguments.dry_run or not arguments.json:
-                _show(plan, still, as_json=arguments.json)
+            _show(plan, still, arguments)
             if arguments.dry_run:
                 return
             confirm(os.path.basename(target.path), yes=arguments.yes)
-            outcome = execute_clone(
-                plan, tuning=tuning, shown=not arguments.json, map_path=arguments.map
-            )
+            outcome = execute_clone(plan, tuning=tuning, shown=report, map_path=arguments.map)
         lost = lost_owners(source, outcome.lost)
     facts = _plan_facts(plan) | still.facts() | _outcome_facts(outcome) | {"lost_owners": lost}
-    receipt = save_receipt("clone", facts, outcome.started)
+    facts["phases"] = phase_facts(report)
+    facts["options"] = option_facts(arguments) | asdict(tuning)
+    receipt = save_receipt("clone", facts, outcome.started, sign=sign)
     if arguments.json:
-        print_json(facts | {"receipt": str(receipt)})
+        print_event("done", facts | {"receipt": str(receipt)})
     else:
         _print_outcome(outcome, plan, str(receipt))
         for line in lost:
@@ -164,10 +170,16 @@ def _wishes(arguments: Namespace, earlier: EarlierClone) -> CloneWishes:
     )
 
 
-def _show(plan: ClonePlan, still: Stillness, *, as_json: bool) -> None:
-    if as_json:
+def _show(plan: ClonePlan, still: Stillness, arguments: Namespace) -> None:
+    if arguments.json and arguments.dry_run:
         print_json(_plan_facts(plan) | still.facts())
-        return
+    elif arguments.json:
+        print_event("plan", _plan_facts(plan) | still.facts())
+    else:
+        _show_people(plan, still)
+
+
+def _show_people(plan: ClonePlan, still: Stillness) -> None:
     print(f"source  {disk_line(plan.source)}")
     print(f"target  {disk_line(plan.target)}\n")
     rows = [
@@ -246,4 +258,5 @@ def _outcome_facts(outcome: CloneOutcome) -> dict[str, object]:
         "lost": [{"start": extent.start, "end": extent.end} for extent in outcome.lost],
         "digest": outcome.digest,
         "tree_hash": outcome.tree_hash,
+        "map": {"path": str(outcome.map_path.absolute()), "sha256": outcome.map_sha256},
     }

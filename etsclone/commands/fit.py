@@ -2,6 +2,8 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import asdict
 
 from etsclone.commands.output import (
     confirm,
@@ -9,7 +11,9 @@ from etsclone.commands.output import (
     disk_line,
     print_json,
     print_table,
+    report_for,
 )
+from etsclone.commands.receipt import option_facts, phase_facts
 from etsclone.commands.survey import SourceAccess, used_maps
 from etsclone.commands.tuning import tuning_of
 from etsclone.disk import ext, makefs, trees, xfs
@@ -23,6 +27,7 @@ from etsclone.model.extents import Extent
 from etsclone.model.fit import Candidate, FitPlan, How
 from etsclone.plan.clone import HEAD_SIZE
 from etsclone.plan.fit import SMALLEST_SWAP, SWAP, check_table, plan_fit
+from etsclone.progress import print_event
 from etsclone.run import require_program
 from etsclone.store.receipts import save_receipt
 from etsclone.units import SECTOR, human
@@ -59,8 +64,10 @@ def check_fit_options(arguments: Namespace) -> None:
         raise UsageError("--fit always compares what it copied", hint="leave --verify out")
 
 
-def run_fit(arguments: Namespace, source: Disk, target: Disk) -> None:
-    """Clone `source` onto the smaller `target`.
+def run_fit(
+    arguments: Namespace, source: Disk, target: Disk, sign: Callable[[bytes], bytes] | None
+) -> None:
+    """Clone `source` onto the smaller `target`; `sign` makes the signature of the receipt.
 
     Raises:
         SourceRefused, TargetRefused, MissingProgram, NotConfirmed: before anything was written.
@@ -68,16 +75,18 @@ def run_fit(arguments: Namespace, source: Disk, target: Disk) -> None:
     """
     tuning = tuning_of(arguments, source, target)
     plan = _make_plan(source, target, arguments.retries)
-    if arguments.dry_run or not arguments.json:
-        _show(plan, as_json=arguments.json)
+    _show(plan, arguments)
     if arguments.dry_run:
         return
     confirm(os.path.basename(target.path), yes=arguments.yes)
-    outcome = execute_fit(plan, tuning=tuning, shown=not arguments.json)
+    report = report_for(arguments)
+    outcome = execute_fit(plan, tuning=tuning, shown=report)
     facts = _plan_facts(plan) | _outcome_facts(outcome)
-    receipt = save_receipt("clone", facts, outcome.started)
+    facts["phases"] = phase_facts(report)
+    facts["options"] = option_facts(arguments) | asdict(tuning)
+    receipt = save_receipt("clone", facts, outcome.started, sign=sign)
     if arguments.json:
-        print_json(facts | {"receipt": str(receipt)})
+        print_event("done", facts | {"receipt": str(receipt)})
     else:
         seconds = (outcome.finished - outcome.started).total_seconds()
         print(f"\nfitted and verified in {seconds:.1f} s")
@@ -144,10 +153,16 @@ def _filesystem(part: Partition, region: Region) -> Candidate:
     return Candidate(part, least, recipe, tree.data, note)
 
 
-def _show(plan: FitPlan, *, as_json: bool) -> None:
-    if as_json:
+def _show(plan: FitPlan, arguments: Namespace) -> None:
+    if arguments.json and arguments.dry_run:
         print_json(_plan_facts(plan))
-        return
+    elif arguments.json:
+        print_event("plan", _plan_facts(plan))
+    else:
+        _show_people(plan)
+
+
+def _show_people(plan: FitPlan) -> None:
     print(f"source  {disk_line(plan.source)}")
     print(f"target  {disk_line(plan.target)}\n")
     rows = [

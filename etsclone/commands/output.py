@@ -1,19 +1,34 @@
 """What commands print, and how they ask: text for people on stdout, or the same facts as JSON for programs."""
 
 import json
+import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 
 from etsclone.errors import NotConfirmed
 from etsclone.model.disk import Disk
 from etsclone.model.plan import Refusal
+from etsclone.progress import Report, Shown
 from etsclone.units import human
 
 
 def add_json(parser: ArgumentParser) -> None:
     """Give a command `--json`."""
     parser.add_argument("--json", action="store_true", help="print the facts as JSON, for programs")
+
+
+def add_events(parser: ArgumentParser) -> None:
+    """Give a command `--json`, as a stream of events: also what fails becomes one (`etsclone.cli`)."""
+    parser.set_defaults(events=True)
+    parser.add_argument(
+        "--json", action="store_true", help="print what happens as JSON, an object a line"
+    )
+
+
+def report_for(arguments: Namespace) -> Report:
+    """Whom the command line wants to be told how far things are."""
+    return Report(Shown.EVENTS if arguments.json else Shown.TEXT)
 
 
 def print_json(facts: object) -> None:
@@ -49,7 +64,7 @@ def confirm(name: str, *, yes: bool) -> None:
 def disk_facts(disk: Disk) -> dict[str, object]:
     """A disk as JSON facts; sizes in bytes."""
     return {
-        "path": disk.path,
+        "path": os.path.abspath(disk.path),
         "stable_path": disk.stable_path,
         "model": disk.model,
         "serial": disk.identity.serial,

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from etsclone.chroot import in_chroot, require_root
-from etsclone.commands.output import add_json, confirm, disk_facts, disk_line, print_json
+from etsclone.commands.output import add_events, confirm, disk_facts, disk_line, print_json
+from etsclone.commands.receipt import add_key, signer
 from etsclone.commands.survey import existing_disk, refuse
 from etsclone.commands.system import System, system_at, system_on_disk
 from etsclone.commands.trust import SITE_SIGNERS, load_trust
@@ -19,6 +20,7 @@ from etsclone.model.brd import CloneIdentity, Header
 from etsclone.overlay.container import VerifiedOverlay, open_verified
 from etsclone.overlay.payload import read_payload
 from etsclone.plan.guards import target_refusals
+from etsclone.progress import print_event
 from etsclone.store.folder import Store, open_store
 from etsclone.store.receipts import save_receipt
 
@@ -53,7 +55,8 @@ def configure(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--yes", action="store_true", help="do not ask for the target's name")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    add_json(parser)
+    add_key(parser)
+    add_events(parser)
 
 
 def run(arguments: Namespace) -> None:
@@ -65,6 +68,7 @@ def run(arguments: Namespace) -> None:
         TargetFull, DeviceError, Interrupted, ComparisonFailed: the role is incomplete; the same command completes it.
     """
     require_root()
+    sign = signer(arguments.key)
     store = open_store(arguments.store)
     path = store.overlay(arguments.role, arguments.generation)
     _check_target(arguments)
@@ -75,8 +79,7 @@ def run(arguments: Namespace) -> None:
             _check_clone(overlay.header, system)
             payload = stack.enter_context(read_payload(overlay.payload(), overlay.header.scope))
             plan = plan_rebuild(system.folder, overlay.header.scope, payload, system.skip)
-        if arguments.dry_run or not arguments.json:
-            _show(plan, overlay, system, as_json=arguments.json)
+        _show(plan, overlay, system, arguments)
         if arguments.dry_run:
             return
         if plan.tree.changes:
@@ -86,11 +89,12 @@ def run(arguments: Namespace) -> None:
         with _system(arguments, writable=False) as again:
             verify_rebuild(again.folder, plan, again.skip)
     facts = _facts(plan, overlay, system) | {"started": started.isoformat(), "verified": True}
+    facts["finished"] = datetime.now(UTC).isoformat()
     receipt = save_receipt(
-        "rebuild", facts | {"finished": datetime.now(UTC).isoformat()}, started, store=store
+        "rebuild", facts, started, keep=store.write_receipt if store else None, sign=sign
     )
     if arguments.json:
-        print_json(facts | {"receipt": str(receipt)})
+        print_event("done", facts | {"receipt": str(receipt)})
     else:
         print(
             f"\n{system.name} is {arguments.role} of pair {store.pair}: its scope equals the overlay;"
@@ -173,10 +177,18 @@ def _apply(arguments: Namespace, plan: RebuildPlan, shown: System) -> None:
         ) from interrupt
 
 
-def _show(plan: RebuildPlan, overlay: VerifiedOverlay, system: System, *, as_json: bool) -> None:
-    if as_json:
+def _show(
+    plan: RebuildPlan, overlay: VerifiedOverlay, system: System, arguments: Namespace
+) -> None:
+    if arguments.json and arguments.dry_run:
         print_json(_facts(plan, overlay, system))
-        return
+    elif arguments.json:
+        print_event("plan", _facts(plan, overlay, system))
+    else:
+        _show_people(plan, overlay, system)
+
+
+def _show_people(plan: RebuildPlan, overlay: VerifiedOverlay, system: System) -> None:
     header = overlay.header
     print(f"overlay  generation {header.generation} of {header.role} of pair {header.pair}")
     print(

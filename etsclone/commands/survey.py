@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Guard, Refusal, UsedMap
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
+from etsclone.run import side_by_side
 from etsclone.usedmap.content import used_map
 from etsclone.usedmap.owners import disk_owners
 
@@ -129,14 +129,10 @@ def used_maps(
         MissingProgram: when the program that reads a filesystem is not installed.
     """
     parts = content_partitions(source) if source.table else (_whole_disk(source),)
-    with (
-        opened(source.path, writable=False) as descriptor,
-        # Each map is read by a process of its own: side by side.
-        ThreadPoolExecutor(max_workers=4) as pool,
-    ):
+    with opened(source.path, writable=False) as descriptor:
         access = SourceAccess(source, descriptor, frozen)
         find = partial(used_map, disk=access, swap_header_only=swap_header_only)
-        return tuple(pool.map(find, parts))
+        return tuple(side_by_side(find, parts))
 
 
 def lost_owners(source: Disk, lost: Extents) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from etsclone.chroot import require_root
-from etsclone.commands.output import add_json, print_json
+from etsclone.commands.output import add_events, report_for
 from etsclone.commands.survey import make_plan, refuse
 from etsclone.copying.workers import Tuning
 from etsclone.disk.images import attached
@@ -13,6 +13,7 @@ from etsclone.model.disk import Disk
 from etsclone.model.extents import Extent
 from etsclone.plan.grow import enlarged_partition
 from etsclone.plan.guards import damage_refusals
+from etsclone.progress import print_event
 from etsclone.units import human
 
 
@@ -21,7 +22,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("source", metavar="SOURCE", help="disk or image file that was cloned")
     parser.add_argument("target", metavar="TARGET", help="its clone")
-    add_json(parser)
+    add_events(parser)
 
 
 def run(arguments: Namespace) -> None:
@@ -46,10 +47,12 @@ def run(arguments: Namespace) -> None:
             )
         _refuse_enlarged(source, target)
         plan = make_plan(source, target)
-        different = compare_clone(plan, tuning=Tuning(), shown=not arguments.json)
+        different = compare_clone(plan, tuning=Tuning(), shown=report_for(arguments))
     if arguments.json:
         places = [{"start": extent.start, "end": extent.end} for extent in different]
-        print_json({"equal": not places, "compared": plan.copied.size, "different": places})
+        print_event(
+            "done", {"equal": not places, "compared": plan.copied.size, "different": places}
+        )
     if different.ranges:
         named = [_place(extent, source) for extent in different]
         more = f" and {len(named) - 3} more places" if len(named) > 3 else ""

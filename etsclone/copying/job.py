@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from etsclone.copying.access import small_blocks
-from etsclone.copying.blocks import Blocks
 from etsclone.copying.passes import CopyRun, copy_pass
 from etsclone.copying.refresh import check_samples, refresh
 from etsclone.copying.rescue import blank, rescue
@@ -16,7 +15,7 @@ from etsclone.errors import ComparisonFailed, StateLost, WritesLost
 from etsclone.model.extents import Extents
 from etsclone.model.mapfile import BlockStatus, Mapfile
 from etsclone.model.plan import PIECE, Copy, CopyMode, VerifyMode
-from etsclone.progress import progress
+from etsclone.progress import Report, progress
 
 SECONDS_BETWEEN_SAVES = 15.0
 
@@ -75,7 +74,7 @@ class CopyResult:
 
 
 def copy_extents(
-    run: CopyRun, step: Copy, *, sector_size: int, flush: Callable[[int], None], shown: bool
+    run: CopyRun, step: Copy, *, sector_size: int, flush: Callable[[int], None], shown: Report
 ) -> CopyResult:
     """Copy (or go on with, or refresh) the extents of a step, and verify them as it says.
 
@@ -84,7 +83,7 @@ def copy_extents(
         step: what to copy and how.
         sector_size: the source's, in bytes.
         flush: makes a descriptor's writes durable and drops what is cached of it.
-        shown: whether progress goes to stderr.
+        shown: who is told how far it is.
 
     Raises:
         ComparisonFailed: when the target does not hold what was written.
@@ -108,23 +107,24 @@ def copy_extents(
             if torn.ranges:  # beside what is lost there are single sectors to look at
                 with small_blocks(run.source, sector_size), small_blocks(run.target, sector_size):
                     read_back(checking, torn, full=full)
-    blocks = Blocks(step.extents, run.tuning.block_size)
-    return CopyResult(written.size, lost, copied_at, run.digests.tree_hash(blocks))
+    return CopyResult(written.size, lost, copied_at, run.digests.tree_hash(step.extents))
 
 
-def _copy(run: CopyRun, step: Copy, *, sector_size: int, shown: bool) -> tuple[Extents, Extents]:
-    before = run.state.area(BlockStatus.FINISHED)
+def _copy(run: CopyRun, step: Copy, *, sector_size: int, shown: Report) -> tuple[Extents, Extents]:
+    before = run.state.area(BlockStatus.FINISHED) & step.extents
     todo = run.state.not_tried(step.extents)
-    with progress("copying", step.extents.size, shown=shown) as advance:
-        advance((before & step.extents).size)
-        copying = replace(run, advance=advance)
-        copy_pass(copying, todo)
-        lost = rescue(copying, step.extents, sector_size=sector_size, retries=step.retries)
+    with progress("copying", step.extents.size, shown=shown, done=before.size) as advance:
+        advance(0, (step.extents - before - todo).size)
+        copy_pass(replace(run, advance=advance), todo)
+    rest = step.extents - run.state.area(BlockStatus.FINISHED)
+    with progress("rescuing", rest.size, shown=shown) as advance:
+        rescuing = replace(run, advance=advance)
+        lost = rescue(rescuing, step.extents, sector_size=sector_size, retries=step.retries)
     blank(run, lost, sector_size=sector_size)
     return step.extents - before - lost, lost
 
 
-def _refresh(run: CopyRun, step: Copy, *, shown: bool) -> Extents:
+def _refresh(run: CopyRun, step: Copy, *, shown: Report) -> Extents:
     believed = step.digests_kept
     if believed:
         try:

@@ -13,10 +13,8 @@ from etsclone.copying.workers import Tuning, for_each_block
 from etsclone.errors import ReadFailed
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import BlockStatus
+from etsclone.progress import Advance
 from etsclone.units import GIB, MIB
-
-Advance = Callable[[int], None]
-"""Called with a number of bytes as they are done; must be safe to call from any thread."""
 
 
 def _nobody(*_: int) -> None:
@@ -60,6 +58,7 @@ def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None
             read_block(run.source, block, buffer, "source")
         except ReadFailed:
             run.state.mark(block, BlockStatus.NOT_TRIMMED)
+            run.advance(0, block.size)
             queue.failed(block)
             return
         found = run.digests.take(block, buffer)

@@ -90,7 +90,7 @@ class _Sectors:
         run.digests.forget(sector)
         write_block(run.target, sector, self._buffer)
         run.state.mark(sector, BlockStatus.FINISHED)
-        run.advance(sector.size)
+        run.advance(sector.size, -sector.size)
         return True
 
     def _split(self, area: Extent) -> Iterator[Extent]:

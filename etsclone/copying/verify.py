@@ -1,10 +1,11 @@
 """Reading back what was written, and comparing two disks."""
 
 import threading
+from collections.abc import Callable
 
 from etsclone.copying.access import read_block
 from etsclone.copying.blocks import Blocks
-from etsclone.copying.passes import Advance, CopyRun
+from etsclone.copying.passes import CopyRun
 from etsclone.copying.pieces import DIGEST_SIZE, UNKNOWN, digests_of, pieces_of
 from etsclone.copying.workers import Tuning, for_each_block
 from etsclone.errors import ComparisonFailed
@@ -26,7 +27,7 @@ def read_back(run: CopyRun, extents: Extents, *, full: bool = False) -> None:
         expected = b"" if full else run.digests.known(block)
         if full or has_unknown(expected):
             read_block(run.source, block, buffer, "source")
-            expected = digests_of(block, buffer)
+            expected = run.digests.take(block, buffer)
         read_block(run.target, block, buffer, "target")
         found = digests_of(block, buffer)
         if found != expected:
@@ -41,7 +42,7 @@ def read_back(run: CopyRun, extents: Extents, *, full: bool = False) -> None:
 
 
 def compare(
-    source: int, target: int, extents: Extents, *, tuning: Tuning, advance: Advance
+    source: int, target: int, extents: Extents, *, tuning: Tuning, advance: Callable[[int], None]
 ) -> Extents:
     """Read `extents` of both disks and return the pieces that differ.
 

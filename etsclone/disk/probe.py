@@ -10,7 +10,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pyudev
@@ -19,7 +18,7 @@ from etsclone.disk.damaged import KINDS, can_be_read, may_have_table, table_alon
 from etsclone.disk.mounts import Mount, mounts_of_system, swaps_of_system
 from etsclone.errors import FormatError, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable, Use
-from etsclone.run import run
+from etsclone.run import run, side_by_side
 from etsclone.units import SECTOR
 
 _IGNORED = re.compile(r"(ram|zram|sr|fd|nbd)\d+")
@@ -190,14 +189,13 @@ def _read_table(
     table = parse_table(text, nodes)
     if table.label not in {"gpt", "dos"}:
         return None
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        contents = pool.map(
-            lambda part: read_content(path, part.start, part.size), table.partitions
-        )
-        partitions = tuple(
-            replace(part, content=content)
-            for part, content in zip(table.partitions, contents, strict=True)
-        )
+    contents = side_by_side(
+        lambda part: read_content(path, part.start, part.size), table.partitions
+    )
+    partitions = tuple(
+        replace(part, content=content)
+        for part, content in zip(table.partitions, contents, strict=True)
+    )
     return PartitionTable(table.label, table.uuid, partitions)
 
 

@@ -23,7 +23,7 @@ import xxhash
 from etsclone.chroot import in_chroot
 from etsclone.errors import CommandFailed, ComparisonFailed, TargetFull
 from etsclone.model.fit import TreeSize
-from etsclone.progress import progress
+from etsclone.progress import Report, progress
 from etsclone.run import run
 from etsclone.units import KIB
 
@@ -63,14 +63,14 @@ def size_of(root: str) -> TreeSize:
     return in_chroot(root, _size)
 
 
-def copy_tree(source: str, target: str, size: int, *, shown: bool) -> None:
+def copy_tree(source: str, target: str, size: int, *, shown: Report) -> None:
     """Copy the filesystem mounted at `source` into the new one mounted at `target`.
 
     Args:
         source: the folder where it is mounted.
         target: the folder where the new one is mounted.
         size: bytes of all files, for the progress.
-        shown: whether progress goes to stderr.
+        shown: who is told how far it is.
 
     Raises:
         TargetFull: when there is no space.

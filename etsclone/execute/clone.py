@@ -1,6 +1,7 @@
 """Runs clone plans, step by step, and remembers how far they are."""
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -39,9 +40,10 @@ from etsclone.model.plan import (
     Grow,
     Seal,
     Unused,
+    VerifyMode,
     Write,
 )
-from etsclone.progress import progress
+from etsclone.progress import Report, progress
 from etsclone.store.clones import CloneFacts, CloneRecord, record_of
 from etsclone.units import MIB
 
@@ -50,7 +52,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CloneOutcome:
-    """What a clone did: times (UTC), bytes that were looked at, written and lost, and the hash over all digests."""
+    """What a clone did.
+
+    Times (UTC), bytes that were looked at, written and lost, the hash over all digests, and the mapfile with its
+    sha256 (hex).
+    """
 
     started: datetime
     copied_at: datetime
@@ -60,6 +66,8 @@ class CloneOutcome:
     lost: Extents
     digest: str
     tree_hash: str
+    map_path: Path
+    map_sha256: str
 
 
 @dataclass(slots=True)
@@ -68,7 +76,7 @@ class _Clone:
 
     plan: ClonePlan
     tuning: Tuning
-    shown: bool
+    shown: Report
     map_path: Path | None
     stack: contextlib.ExitStack
     source: int
@@ -96,6 +104,7 @@ class _Clone:
             path = self.plan.target.path
             identity = image_identity(path) if is_image(path) else self.plan.target.identity
             self._record = record_of(identity, self.map_path)
+            self.shown.mapfile = self._record.map_path
         return self._record
 
     @property
@@ -140,14 +149,14 @@ def _kept(what: str, hint: str) -> Iterator[None]:
 
 
 def execute_clone(
-    plan: ClonePlan, *, tuning: Tuning, shown: bool, map_path: Path | None = None
+    plan: ClonePlan, *, tuning: Tuning, shown: Report, map_path: Path | None = None
 ) -> CloneOutcome:
     """Run the steps of a clone plan.
 
     Args:
         plan: the plan, as it was shown.
         tuning: how the engine uses the machine.
-        shown: whether progress goes to stderr.
+        shown: who is told how far it is.
         map_path: where the mapfile goes; None for this machine's own record of the target.
 
     Raises:
@@ -161,6 +170,7 @@ def execute_clone(
         check_identity(plan.source.identity)
         source = stack.enter_context(opened(plan.source.path, writable=False))
         clone = _Clone(plan, tuning, shown, map_path, stack, source)
+        shown.expected = _phases(plan)
         try:
             for step in plan.steps:
                 _run(step, clone)
@@ -173,7 +183,7 @@ def execute_clone(
     return _outcome(clone)
 
 
-def compare_clone(plan: ClonePlan, *, tuning: Tuning, shown: bool) -> Extents:
+def compare_clone(plan: ClonePlan, *, tuning: Tuning, shown: Report) -> Extents:
     """Compare source and target over all that the plan would write, and return the bytes that differ.
 
     Raises:
@@ -203,7 +213,17 @@ def _outcome(clone: _Clone) -> CloneOutcome:
         lost=clone.lost,
         digest=DIGEST_NAME,
         tree_hash=result.tree_hash if result else "",
+        map_path=clone.record.map_path,
+        map_sha256=hashlib.sha256((clone.record.load_map() or "").encode()).hexdigest(),
     )
+
+
+def _phases(plan: ClonePlan) -> tuple[str, ...]:
+    """The phases that are certain to come: bad sectors may add one."""
+    cleared = any(isinstance(step, Clear) for step in plan.steps)
+    copied = "refreshing" if plan.copy.mode is CopyMode.REFRESH else "copying"
+    verified = plan.copy.verify is not VerifyMode.NONE
+    return (*["clearing"] * cleared, copied, *["verifying"] * verified)
 
 
 def _run(step: CloneStep, clone: _Clone) -> None:

@@ -28,6 +28,7 @@ from etsclone.model.fit import (
     Place,
 )
 from etsclone.model.plan import Copy, Erase, Seal
+from etsclone.progress import Report
 from etsclone.store.clones import CloneFacts, record_of
 
 logger = logging.getLogger(__name__)
@@ -48,13 +49,13 @@ class _Fit:
 
     plan: FitPlan
     tuning: Tuning
-    shown: bool
+    shown: Report
     source: int
     target: int
     lost: list[Extent] = field(default_factory=list)
 
 
-def execute_fit(plan: FitPlan, *, tuning: Tuning, shown: bool) -> FitOutcome:
+def execute_fit(plan: FitPlan, *, tuning: Tuning, shown: Report) -> FitOutcome:
     """Run the steps of a fit plan.
 
     Raises:

@@ -10,6 +10,9 @@ FORMAT_VERSION = 1
 NAMESPACE = "brd@etsclone"
 """The SSHSIG namespace: a signature made for anything else never verifies as an overlay's."""
 
+RECEIPT_NAMESPACE = "receipt@etsclone"
+"""The SSHSIG namespace of receipts."""
+
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """What a pair, a role or a profile may be called: these names become file names."""
 

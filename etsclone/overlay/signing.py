@@ -110,10 +110,10 @@ def load_private_key(path: Path, ask_passphrase: Callable[[], bytes]) -> Signing
     return SigningKey(private)
 
 
-def sign(message: bytes, key: SigningKey) -> bytes:
-    """The armored signature over `message`: the same bytes as `ssh-keygen -Y sign -n brd@etsclone` writes."""
-    signature = key.private.sign(signed_data(_HASH, message))
-    return armor(SshSignature(key.public_key, _HASH, signature))
+def sign(message: bytes, key: SigningKey, namespace: str = NAMESPACE) -> bytes:
+    """The armored signature over `message`: the same bytes as `ssh-keygen -Y sign -n NAMESPACE` writes."""
+    signature = key.private.sign(signed_data(_HASH, message, namespace))
+    return armor(SshSignature(key.public_key, _HASH, signature), namespace)
 
 
 def check(message: bytes, armored: bytes) -> SshSignature:

@@ -27,7 +27,7 @@ _COLUMNS = 70
 
 @dataclass(frozen=True, slots=True)
 class SshSignature:
-    """An SSHSIG of our namespace: the wire form of the public key that it names, `sha256` or `sha512`, 64 bytes."""
+    """An SSHSIG: the wire form of the public key that it names, `sha256` or `sha512`, 64 bytes."""
 
     key: bytes
     hash_algorithm: str
@@ -88,20 +88,20 @@ def decode_base64(text: bytes) -> bytes:
     return data
 
 
-def signed_data(hash_algorithm: str, message: bytes) -> bytes:
-    """What an SSHSIG of our namespace over `message` really signs."""
+def signed_data(hash_algorithm: str, message: bytes, namespace: str = NAMESPACE) -> bytes:
+    """What an SSHSIG of a namespace over `message` really signs."""
     digest = hashlib.new(hash_algorithm, message).digest()
-    return _MAGIC + pack_strings(NAMESPACE.encode(), b"", hash_algorithm.encode(), digest)
+    return _MAGIC + pack_strings(namespace.encode(), b"", hash_algorithm.encode(), digest)
 
 
-def armor(signature: SshSignature) -> bytes:
+def armor(signature: SshSignature, namespace: str = NAMESPACE) -> bytes:
     """The file that `ssh-keygen -Y sign` would write: base64 in lines of 70 columns between two marks."""
     blob = (
         _MAGIC
         + struct.pack(">I", _VERSION)
         + pack_strings(
             signature.key,
-            NAMESPACE.encode(),
+            namespace.encode(),
             b"",
             signature.hash_algorithm.encode(),
             pack_strings(KEY_TYPE.encode(), signature.signature),

@@ -16,8 +16,6 @@ from typing import Any
 from etsclone.errors import DeviceError, EtscloneError, StoreFull, StoreRefused
 
 LOCK_NAME = ".lock"
-ASIDE_NAME = ".new"
-"""One name per folder: whatever a killed writer left is found, and removed, by the next one."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -59,6 +57,15 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
+def aside_name(name: str) -> str:
+    """What a file is called while it is written.
+
+    Always the same, so that what a killed writer left is found, and removed, by the next one of that name; and for no
+    two files the same, so that writers of different files in one folder need no lock.
+    """
+    return f".{name}.new"
+
+
 class NewFile:
     """A file (mode 0600) that is written aside and gets its name only when it is complete. See `aside`."""
 
@@ -74,7 +81,7 @@ class NewFile:
 
     @property
     def _temporary(self) -> Path:
-        return self.target.with_name(ASIDE_NAME)
+        return self.target.with_name(aside_name(self.target.name))
 
     def commit(self) -> None:
         """Give the file its name, once it is safe on the medium.

@@ -20,10 +20,10 @@ from typing import BinaryIO
 from etsclone.errors import FormatError, StoreRefused
 from etsclone.model.brd import check_name
 from etsclone.store.files import (
-    ASIDE_NAME,
     LOCK_NAME,
     NewFile,
     aside,
+    aside_name,
     locked,
     replace_text,
     typed_errors,
@@ -40,7 +40,7 @@ _MAX_GENERATION = 999_999
 _RESERVED = {CONFIG, SIGNERS, RECEIPTS, DRILLS}
 _RECEIPT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # Not ours, yet in the root of a fresh filesystem; and what a `create` leaves that was cut from power.
-_HARMLESS = {"lost+found", LOCK_NAME, ASIDE_NAME}
+_HARMLESS = {"lost+found", LOCK_NAME, aside_name(CONFIG)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,16 @@ class Result:
     err: str
 
     @property
+    def events(self) -> list[dict[str, Any]]:
+        """What it printed with `--json` as it went."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
     def facts(self) -> Any:  # noqa: ANN401
-        """What it printed with `--json`."""
-        return json.loads(self.out)
+        """What it printed with `--json`: all of it, or of events the last that says what was done."""
+        if not self.out.startswith('{"event"'):
+            return json.loads(self.out)
+        return next(event for event in reversed(self.events) if event["event"] == "done")
 
 
 Cli = Callable[..., Result]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from etsclone import __version__
+
 from . import disks
 from .conftest import Cli
 from .disks import MIB, Sample, check_clone, loop_device
@@ -202,9 +204,9 @@ def test_the_receipt_tells_what_was_done(
     (path,) = (state_folder / "receipts").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     receipt = json.loads(path.read_text())
-    assert receipt == {"receipt": "clone", "format": 1} | {
-        name: fact for name, fact in facts.items() if name != "receipt"
-    }
+    about = {"receipt": "clone", "format": 1, "etsclone": __version__}
+    told = {name: fact for name, fact in facts.items() if name not in {"receipt", "event", "time"}}
+    assert receipt == about | told
     assert facts["receipt"] == str(path)
     assert (receipt["source"]["path"], receipt["target"]["path"]) == (
         str(small_disk.image),

@@ -136,7 +136,7 @@ def test_each_role_comes_back_from_the_others_clone(pair: Pair, role: str) -> No
     assert {path: seen for path, seen in after.items() if not is_claimed(path)} == {
         path: seen for path, seen in before.items() if not is_claimed(path)
     }
-    facts = json.loads(done.stdout)
+    facts = json.loads(done.stdout.splitlines()[-1])
     assert facts["verified"]
     assert json.loads(Path(facts["receipt"]).read_text())["role"] == role
     assert Path(facts["receipt"]).parent == pair.store / "receipts"

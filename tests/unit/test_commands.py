@@ -38,7 +38,7 @@ DISK = Disk(
 
 @pytest.fixture(autouse=True)
 def _keep_signal_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    before = {number: signal.getsignal(number) for number in (*INTERRUPTIONS, signal.SIGUSR1)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -169,6 +169,38 @@ def test_json_shows_no_plan_to_confirm(capsys: pytest.CaptureFixture[str]) -> No
         "etsclone: --json shows no plan to confirm",
         "hint: give --dry-run to see the plan, --yes to execute it",
     ]
+
+
+def test_a_failure_is_an_event_where_events_were_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_cli("clone", "a", "b", "--json") == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    event = json.loads(line)
+    assert event.pop("time")
+    assert event == {
+        "event": "error",
+        "message": "--json shows no plan to confirm",
+        "hint": "give --dry-run to see the plan, --yes to execute it",
+        "exit_code": 2,
+    }
+
+
+@pytest.mark.parametrize("argv", [["clone", "a", "b", "--retries=-1"], ["doctor", "--json"]])
+def test_a_failure_is_no_event_elsewhere(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "run", failing(Refused("no")))
+    assert run_cli(*argv) != 0
+    assert capsys.readouterr().out == ""
+
+
+def test_who_asks_for_the_state_does_not_end_the_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "run", lambda _arguments: signal.raise_signal(signal.SIGUSR1))
+    assert run_cli("doctor") == 0
+    assert capfd.readouterr().err == "etsclone: nothing is being copied at the moment\n"
 
 
 @pytest.mark.parametrize("typed", ["sdb\n", "  sdb \n", "sdb"])

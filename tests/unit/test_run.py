@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from etsclone import run as door
 from etsclone.errors import CommandFailed, MissingProgram
-from etsclone.run import PROGRAMS, find_program, run, uninterrupted
+from etsclone.run import PROGRAMS, find_program, run, side_by_side, uninterrupted
 
 Install = Callable[[str, str], None]
 
@@ -151,6 +152,56 @@ def test_an_interrupt_ends_the_program_before_it_goes_on(
         process.send_signal(number)
         assert process.wait() == 130
         assert tidings.read() == ""
+
+
+def test_an_interrupt_ends_what_threads_wait_for(install: Install, tmp_path: Path) -> None:
+    # What only reads is ended, whatever its thread begins next; what changes something is waited for.
+    fifo, changed = tmp_path / "fifo", tmp_path / "changed"
+    os.mkfifo(fifo)
+    install("partclone.xfs", f"exec >> '{fifo}'; echo at work; exec sleep 600")
+    install("losetup", f"exec >> '{fifo}'; echo at work; sleep 3; touch '{changed}'")
+    ours = textwrap.dedent("""
+        import sys
+        from etsclone.errors import CommandFailed
+        from etsclone.run import run, side_by_side
+        def work(name):
+            try:
+                run(name, [])
+            except CommandFailed:
+                run(name, [])
+        try:
+            side_by_side(work, ["partclone.xfs", "losetup", *["partclone.xfs"] * 6])
+        except KeyboardInterrupt:
+            sys.exit(130)
+        """)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with (
+        subprocess.Popen([sys.executable, "-c", ours], env=environment) as process,
+        fifo.open() as tidings,
+    ):
+        for _ in range(4):
+            assert tidings.readline() == "at work\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert len(tidings.readlines()) <= 3  # the second tries
+    assert changed.exists()
+
+
+def test_a_failure_beside_others_ends_them_too(install: Install) -> None:
+    install("partclone.xfs", "exec sleep 600")
+    install("partclone.ext4", "exit 3")
+    began = time.monotonic()
+    with pytest.raises(CommandFailed, match="status 3"):
+        side_by_side(lambda name: run(name, []), ["partclone.ext4", *["partclone.xfs"] * 6])
+    assert time.monotonic() - began < 60
+
+
+def test_what_is_found_keeps_its_order() -> None:
+    def work(number: int) -> int:
+        time.sleep(0.01 * (9 - number))
+        return number * number
+
+    assert side_by_side(work, range(9)) == [number * number for number in range(9)]
 
 
 def test_interrupts_wait_for_what_must_not_be_cut_short() -> None:

@@ -36,8 +36,13 @@ def test_exactly_the_extents_are_copied(
     folder: Path, old: bytes, new: bytes, some: Extents, backward: bool
 ) -> None:
     done: list[int] = []
+
+    def advance(count: int, unreadable: int = 0, /) -> None:
+        assert unreadable == 0
+        done.append(count)
+
     with copying(folder, new, old, some) as run:
-        copy_pass(replace(run, advance=done.append), some, backward=backward)
+        copy_pass(replace(run, advance=advance), some, backward=backward)
         assert content_of(run.target) == overlaid(old, new, some)
         assert content_of(run.source) == new
         assert run.state.area(BlockStatus.FINISHED) == some

@@ -125,14 +125,18 @@ def test_a_file_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
 
 def test_tree_hash_is_what_its_description_says() -> None:
-    blocks = Blocks(Extents.between(4, 2 * PIECE), PIECE)
-    with opened_digests(None, blocks.extents, keep=False) as digests:
-        for block in blocks:
+    some = Extents.of([Extent(4, 2 * PIECE), Extent(5 * PIECE, 6 * PIECE)])
+    with opened_digests(None, some, keep=False) as digests:
+        for block in Blocks(some, PIECE):
             digests.take(block, memoryview(bytes(block.size)))
+        whole = digest(bytes(PIECE))
         plain = b"".join(
-            start.to_bytes(8, "big") + size.to_bytes(8, "big") + digest(bytes(size))
-            for start, size in ((4, PIECE - 4), (PIECE, PIECE))
+            start.to_bytes(8, "big") + size.to_bytes(8, "big") + taken
+            for start, size, taken in (
+                (4, 2 * PIECE - 4, digest(bytes(PIECE - 4)) + whole),
+                (5 * PIECE, PIECE, whole),
+            )
         )
-        found = digests.tree_hash(blocks)
+        found = digests.tree_hash(some)
     assert found == hashlib.sha256(plain).hexdigest()
     assert len(digest(b"")) == DIGEST_SIZE

@@ -29,6 +29,7 @@ from etsclone.copying.verify import compare, read_back
 from etsclone.errors import ComparisonFailed, DeviceError
 from etsclone.model.extents import Extents
 from etsclone.model.plan import Copy, CopyMode, VerifyMode
+from etsclone.progress import Report, Shown
 
 
 def changed(old: bytes, places: Extents) -> bytes:
@@ -40,7 +41,9 @@ def rewrite(descriptor: int, content: bytes) -> None:
 
 
 def job(run: CopyRun, step: Copy) -> CopyResult:
-    return copy_extents(run, step, sector_size=SECTOR, flush=lambda _: None, shown=False)
+    return copy_extents(
+        run, step, sector_size=SECTOR, flush=lambda _: None, shown=Report(Shown.NOTHING)
+    )
 
 
 @given(contents, extents(), st.booleans())

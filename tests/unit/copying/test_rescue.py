@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etsclone.copying.passes import CopyRun, copy_pass
+from etsclone.copying.pieces import UNKNOWN, digests_of
 from etsclone.copying.rescue import blank, rescue
 from etsclone.copying.verify import read_back
 from etsclone.model.extents import Extent, Extents
@@ -135,3 +136,8 @@ def test_pieces_that_were_read_in_parts_have_no_digest(tmp_path: Path) -> None:
             if not any(run.digests.known(Extent(n * PIECE, (n + 1) * PIECE)))
         ]
         assert unknown == [0, 1, 2, 3]  # the block that failed
+        read_back(run, ALL - bad)
+        assert run.digests.known(Extent(0, PIECE)) == UNKNOWN  # of which some is lost
+        for number in range(1, 4):
+            piece = Extent(number * PIECE, (number + 1) * PIECE)
+            assert run.digests.known(piece) == digests_of(piece, memoryview(b"x" * PIECE))

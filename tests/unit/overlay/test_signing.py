@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etsclone.errors import KeyRefused, SignatureInvalid, TrustRefused
-from etsclone.model.brd import NAMESPACE
+from etsclone.model.brd import NAMESPACE, RECEIPT_NAMESPACE
 from etsclone.overlay import sshwire
 from etsclone.overlay.signing import SigningKey, check, generate_key, load_private_key, sign, verify
 from etsclone.overlay.sshwire import SshSignature, armor, pack_strings, parse_signature
@@ -128,6 +128,16 @@ def test_signatures_are_the_bytes_that_ssh_keygen_writes(
 ) -> None:
     theirs = ssh_keygen("-q", "-Y", "sign", "-n", NAMESPACE, "-f", key_path, message=message).stdout
     assert sign(message, key) == theirs
+
+
+def test_a_receipts_signature_is_no_overlays(
+    key: SigningKey, key_path: Path, trust: Trust, ssh_keygen: SshKeygen
+) -> None:
+    arguments = ("-q", "-Y", "sign", "-n", RECEIPT_NAMESPACE, "-f", key_path)
+    signature = sign(MESSAGE, key, RECEIPT_NAMESPACE)
+    assert signature == ssh_keygen(*arguments, message=MESSAGE).stdout
+    with pytest.raises(SignatureInvalid, match="it was made for 'receipt@etsclone'"):
+        verify(MESSAGE, signature, trust)
 
 
 def test_a_sha256_signature_of_ssh_keygen_is_verified(

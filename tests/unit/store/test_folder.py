@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from etsclone.errors import DeviceError, FormatError, StoreFull, StoreRefused
 from etsclone.store import files
-from etsclone.store.files import ASIDE_NAME, LOCK_NAME, aside, replace_text, typed_errors
+from etsclone.store.files import LOCK_NAME, aside, aside_name, replace_text, typed_errors
 from etsclone.store.folder import Store, create, open_store
 
 ROLES = ("primary", "secondary")
@@ -225,7 +225,7 @@ def test_numbers_go_on_after_old_generations_are_gone(store: Store) -> None:
         "Primary-000001.brd",
         ".primary-000001.brd",
         "primary-000001.BRD",
-        ASIDE_NAME,
+        aside_name("primary-000001.brd"),
     ],
 )
 def test_only_exact_names_are_generations(store: Store, name: str) -> None:
@@ -298,16 +298,29 @@ def test_a_failure_leaves_nothing_and_frees_the_store(
 
 
 def test_what_a_killed_writer_left_is_removed(store: Store) -> None:
-    (store.path / "primary" / ASIDE_NAME).write_bytes(b"half of a large overlay")
+    (store.path / "primary" / aside_name("primary-000001.brd")).write_bytes(
+        b"half of a large overlay"
+    )
     path = capture(store, "primary", b"whole")
     assert path.read_bytes() == b"whole"
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+def test_files_of_one_folder_are_written_at_the_same_time(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.map", tmp_path / "second.map"
+    with aside(first, replace=True) as one, aside(second, replace=True) as other:
+        one.file.write(b"one")
+        replace_text(second, "not yet")
+        other.file.write(b"other")
+        one.commit()
+        assert first.read_bytes() == b"one"
+    assert tree(tmp_path) == {"first.map": b"one", "second.map": b"not yet"}
+
+
 def test_a_planted_link_is_not_written_through(store: Store, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
-    (store.path / "primary" / ASIDE_NAME).symlink_to(victim)
+    (store.path / "primary" / aside_name("primary-000001.brd")).symlink_to(victim)
     assert capture(store, "primary", b"whole").read_bytes() == b"whole"
     assert victim.read_bytes() == b"precious"
 

@@ -1,0 +1,58 @@
+"""What a receipt says of the command line, and the signature beside it."""
+
+import getpass
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from etsclone.model.brd import RECEIPT_NAMESPACE
+from etsclone.progress import Report
+
+_NO_OPTIONS = frozenset({"run", "events", "json", "yes", "dry_run", "verbose", "source", "target"})
+"""What argparse knows beside the options that make a difference to what is done."""
+
+
+def add_key(parser: ArgumentParser) -> None:
+    """Give a command `--key`."""
+    parser.add_argument(
+        "--key",
+        metavar="KEYFILE",
+        type=Path,
+        help="OpenSSH private key (Ed25519) to sign the receipt with",
+    )
+
+
+def signer(keyfile: Path | None) -> Callable[[bytes], bytes] | None:
+    """What makes the armored signature over a receipt; None without a key. Asks for the passphrase when there is one.
+
+    Raises:
+        KeyRefused: when the file holds no key to sign with.
+    """
+    if keyfile is None:
+        return None
+    from etsclone.overlay.signing import load_private_key, sign  # noqa: PLC0415 - cryptography takes 60 ms to import
+
+    key = load_private_key(keyfile, lambda: getpass.getpass(f"passphrase of {keyfile}: ").encode())
+    return lambda message: sign(message, key, RECEIPT_NAMESPACE)
+
+
+def option_facts(arguments: Namespace) -> dict[str, object]:
+    """The options of the command line as JSON facts, also those that were left as they are."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in sorted(vars(arguments).items())
+        if name not in _NO_OPTIONS
+    }
+
+
+def phase_facts(report: Report) -> list[dict[str, object]]:
+    """What an operation did in which phase, as JSON facts: bytes, seconds, bytes a second."""
+    return [
+        {
+            "phase": phase.name,
+            "bytes": phase.done - phase.before,
+            "seconds": round(phase.seconds, 3),
+            "rate": phase.rate,
+        }
+        for phase in report.phases
+    ]
