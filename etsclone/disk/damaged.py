@@ -30,6 +30,15 @@ KINDS = (
 """What blkid is asked for one by one."""
 
 
+def can_be_opened(path: str) -> bool:
+    """Whether anything of a disk can be read at all: it has a medium, and we have the right to."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def can_be_read(path: str, start: int, size: int) -> bool:
     """Whether both ends of `size` bytes of a disk from `start` on can be read: that is where contents are told by."""
     edges = _ends(Extent(start, start + size)) if size else Extents()

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pyudev
 
-from etsclone.disk.damaged import KINDS, can_be_read, may_have_table, table_alone
+from etsclone.disk.damaged import KINDS, can_be_opened, can_be_read, may_have_table, table_alone
 from etsclone.disk.mounts import Mount, mounts_of_system, swaps_of_system
 from etsclone.errors import FormatError, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable, Use
@@ -72,6 +72,8 @@ def disk_below(folder: str) -> Disk | None:
 
 def read_content(path: str, start: int, size: int) -> Content:
     """What blkid finds in `size` bytes of a device from `start` on, never from its cache; empty when unknown."""
+    if not can_be_opened(path):
+        return Content()
     content = _ask_blkid(path, start, size)
     if content.type or can_be_read(path, start, size):
         return content
@@ -180,6 +182,8 @@ def _backing_file(device: pyudev.Device) -> os.stat_result | None:
 def _read_table(
     path: str, nodes: dict[int, str], size: int, sector_size: int
 ) -> PartitionTable | None:
+    if not can_be_opened(path):
+        return None
     text = run("sfdisk", ["--json", path], accept=(0, 1)).stdout
     if not text.strip() and may_have_table(path):
         with table_alone(path, size, sector_size) as stand_in:

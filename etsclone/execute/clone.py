@@ -126,8 +126,9 @@ class _Clone:
         path = self.plan.target.path
         target = image_identity(path) if is_image(path) else self.plan.target.identity
         facts = CloneFacts(self.plan.source.identity, target, self.plan.fingerprint, finished)
+        record = self.record
         with _kept("what is known of the clone", "make room there, then run it with --refresh"):
-            self.record.save(facts)
+            record.save(facts)
 
     def save_map(self, mapfile: Mapfile) -> None:
         """Keep how far the copy is.
@@ -135,8 +136,9 @@ class _Clone:
         Raises:
             StateLost: when it cannot be kept.
         """
+        record = self.record  # that there can be one is found out before the first write
         with _kept("how far the clone is", "make room there, then go on with --resume"):
-            self.record.save_map(mapfile.text())
+            record.save_map(mapfile.text())
 
 
 @contextlib.contextmanager

@@ -63,7 +63,8 @@ def replugged(map_: Path) -> None:
 def check_goes_on(etsclone: Cli, source: Path, disk: Path, map_: Path, done: Extents) -> None:
     """It goes on where it stopped: the source is read where that was not done, and not elsewhere."""
     replugged(map_)
-    with loop_device(source, read_only=True) as device:
+    # Held open: the kernel forgets what it has of a disk when the last one closes it.
+    with loop_device(source, read_only=True) as device, device.open("rb"):
         words = ("clone", device, disk, "--map", map_, "--resume", "--yes", "--json")
         seen = [bytes_read(device)]
         for more in (["--dry-run"], ["--dry-run"], []):

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -71,9 +72,9 @@ def is_frozen(folder: Path) -> bool:
     return False
 
 
-def await_frozen(folder: Path, *, frozen: bool) -> None:
+def await_thaw(folder: Path) -> None:
     patience = time.monotonic() + disks.SECONDS
-    while is_frozen(folder) is not frozen:
+    while is_frozen(folder):
         assert time.monotonic() < patience
         time.sleep(0.05)
 
@@ -123,16 +124,21 @@ def test_what_is_frozen_is_let_go_whatever_happens(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     with in_use("ext4", tmp_path) as source:
-        words = ("clone", source.device, tmp_path / "clone.img", "--live", "--yes")
+        words = ("clone", source.device, tmp_path / "clone.img", "--live", "--yes", "--json")
         argv = [*ETSCLONE, *map(str, words), "--rate-limit=256K"]
         path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        with subprocess.Popen(argv, env=os.environ | path, start_new_session=True) as process:
-            await_frozen(source.folder, frozen=True)
+        with subprocess.Popen(
+            argv, env=os.environ | path, start_new_session=True, stdout=subprocess.PIPE
+        ) as process:
+            # Its plan says that it is frozen. To look before would freeze it, and be in the way.
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["event"] == "plan"
+            assert is_frozen(source.folder)
             time.sleep(0.5)
             # To the whole process group, as a terminal does it.
             os.killpg(process.pid, number)
         assert process.returncode == code
-        await_frozen(source.folder, frozen=False)
+        await_thaw(source.folder)
 
 
 def test_a_plan_is_made_in_a_moment(etsclone: Cli, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_source_mounted_for_writing(
                 etsclone("clone", source, tmp_path / "clone.img", "--yes"),
                 f"etsclone: {source} is in use and could change while it is copied"
                 f" ({device}p2 mounted {scratch})",
-                "hint: start a rescue system, or unmount it",
+                "hint: start a rescue system, or unmount it; --live copies what is not the running system",
             )
     assert not (tmp_path / "clone.img").exists()
 
