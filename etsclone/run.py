@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -210,10 +210,11 @@ def side_by_side(work: Callable[[_Item], _Found], items: Iterable[_Item]) -> lis
     When it fails for one (also by ^C in the calling thread), the programs that only read are ended, wherever a thread
     waits for one, and others waited for, so that no thread is at work any more when the exception is raised.
     """
-    futures = []
+    futures: list[Future[_Found]] = []
     with ThreadPoolExecutor(max_workers=4) as pool:
         try:
-            futures += [pool.submit(work, item) for item in items]
+            with uninterrupted():  # a thread that nobody knows of could not be told to end
+                futures += [pool.submit(work, item) for item in items]
             return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

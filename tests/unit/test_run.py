@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -185,6 +185,21 @@ def test_an_interrupt_ends_what_threads_wait_for(install: Install, tmp_path: Pat
         assert process.wait(30) == 130
         assert len(tidings.readlines()) <= 3  # the second tries
     assert changed.exists()
+
+
+def test_an_interrupt_as_they_begin_ends_them_all(install: Install) -> None:
+    """The signal comes when a few are at work and the others not yet handed out."""
+    install("partclone.xfs", "exec sleep 600")
+
+    def names() -> Iterator[str]:
+        yield "partclone.xfs"
+        signal.raise_signal(signal.SIGINT)
+        yield "partclone.xfs"
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(lambda name: run(name, []), names())
+    assert time.monotonic() - began < 60
 
 
 def test_a_failure_beside_others_ends_them_too(install: Install) -> None:
