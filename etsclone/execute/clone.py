@@ -54,8 +54,8 @@ logger = logging.getLogger(__name__)
 class CloneOutcome:
     """What a clone did.
 
-    Times (UTC), bytes that were looked at, written and lost, the hash over all digests, and the mapfile with its
-    sha256 (hex).
+    Times (UTC), bytes that were looked at, written, shared and lost, the hash over all digests, and the mapfile with
+    its sha256 (hex).
     """
 
     started: datetime
@@ -63,6 +63,7 @@ class CloneOutcome:
     finished: datetime
     copied: int
     written: int
+    shared: int
     lost: Extents
     digest: str
     tree_hash: str
@@ -212,6 +213,7 @@ def _outcome(clone: _Clone) -> CloneOutcome:
         finished=finished,
         copied=clone.plan.copied.size,
         written=result.written if result else 0,
+        shared=result.shared if result else 0,
         lost=clone.lost,
         digest=DIGEST_NAME,
         tree_hash=result.tree_hash if result else "",
@@ -224,6 +226,8 @@ def _phases(plan: ClonePlan) -> tuple[str, ...]:
     """The phases that are certain to come: bad sectors may add one."""
     cleared = any(isinstance(step, Clear) for step in plan.steps)
     copied = "refreshing" if plan.copy.mode is CopyMode.REFRESH else "copying"
+    if plan.copy.share:  # what little cannot be shared is copied in no time
+        return (*["clearing"] * cleared, "sharing")
     verified = plan.copy.verify is not VerifyMode.NONE
     return (*["clearing"] * cleared, copied, *["verifying"] * verified)
 
