@@ -22,6 +22,7 @@ from etsclone.errors import (
     DeviceError,
     EtscloneError,
     Interrupted,
+    ReadBackDiffers,
     StateLost,
     TargetRefused,
     WritesLost,
@@ -243,7 +244,14 @@ def _run(step: CloneStep, clone: _Clone) -> None:
         case Clear():
             _clear(step, clone)
         case Copy():
-            _copy(step, clone)
+            try:
+                _copy(step, clone)
+            except ReadBackDiffers as error:
+                place = clone.plan.source.where(error.start, error.end)
+                raise ComparisonFailed(
+                    f"{clone.plan.target.path} differs from what was written to {place}",
+                    hint=error.hint,
+                ) from error
         case Grow():
             forget(clone.plan, step.spoiled, clone.record)
             grow(step, clone.plan, clone.target)
