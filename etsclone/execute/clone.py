@@ -26,7 +26,6 @@ from etsclone.errors import (
     TargetRefused,
     WritesLost,
 )
-from etsclone.execute.grow import forget, grow
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import Mapfile, parse_mapfile
 from etsclone.model.plan import (
@@ -241,8 +240,7 @@ def _run(step: CloneStep, clone: _Clone) -> None:
         case Copy():
             _copy(step, clone)
         case Grow():
-            forget(clone.plan, step.spoiled, clone.record)
-            grow(step, clone.plan, clone.target)
+            _grow(step, clone)
         case Seal():
             seal(step, clone.target)
 
@@ -328,6 +326,13 @@ def _copy(step: Copy, clone: _Clone) -> None:
                 saver.save()
             raise
         saver.save()
+
+
+def _grow(step: Grow, clone: _Clone) -> None:
+    from etsclone.execute.grow import forget, grow  # noqa: PLC0415 - only `--grow` pays for it
+
+    forget(clone.plan, step.spoiled, clone.record)
+    grow(step, clone.plan, clone.target)
 
 
 def seal(step: Seal, target: int) -> None:

@@ -12,7 +12,7 @@ from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
 from etsclone.model.plan import UsedMap, Volume
 from etsclone.units import KIB
-from etsclone.usedmap import fat, lvm, partclone, swap
+from etsclone.usedmap import fat, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
@@ -23,6 +23,8 @@ WHOLE = {
     "swsuspend": "a hibernated system is kept in it",
 }
 """Contents, as blkid calls them, of which everything matters, and what is to be said of it."""
+
+_PHYSICAL_VOLUME = "LVM2_member"
 
 _TOLD_BY = 128 * KIB
 """The first bytes of a partition, which hold the superblock of every filesystem that a reader knows."""
@@ -80,7 +82,7 @@ def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
     def find_in_volume(region: Region) -> Finding:
         inside = region.disk.content(region.extent).type
         # A physical volume inside a logical one is not looked into: nothing would bound the depth.
-        if inside == lvm.CONTENT:
+        if inside == _PHYSICAL_VOLUME:
             return everything(region, "it holds another physical volume")
         found = _find(inside, region, swap_header_only=swap_header_only)
         return replace(found, volumes=(Volume(region.extent, inside),))
@@ -89,7 +91,9 @@ def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
         return fat.find_used
     if kind in partclone.READERS:
         return lambda region: partclone.find_used(kind, region)
-    if kind == lvm.CONTENT:
+    if kind == _PHYSICAL_VOLUME:
+        from etsclone.usedmap import lvm  # noqa: PLC0415 - five modules, which only LVM pays for
+
         return lambda region: lvm.find_used(region, find_in_volume)
     if kind == "swap" and swap_header_only:
         return swap.find_header
