@@ -4,6 +4,7 @@ A reader that knows the content tells. Where none does, where it fails, or where
 everything matters, and the note says why.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
 from etsclone.model.plan import UsedMap, Volume
 from etsclone.units import KIB
-from etsclone.usedmap import fat, partclone, swap
+from etsclone.usedmap import ext, fat, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
@@ -89,6 +90,8 @@ def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
 
     if kind == fat.CONTENT:
         return fat.find_used
+    if kind in ext.CONTENTS:
+        return lambda region: _find_ext(kind, region)
     if kind in partclone.READERS:
         return lambda region: partclone.find_used(kind, region)
     if kind == _PHYSICAL_VOLUME:
@@ -98,6 +101,14 @@ def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
     if kind == "swap" and swap_header_only:
         return swap.find_header
     return None
+
+
+def _find_ext(kind: str, region: Region) -> Finding:
+    # Mounted and held still it is in order, but does not look so: that is left to partclone too.
+    if not region.disk.frozen(region.extent):
+        with contextlib.suppress(FormatError, DeviceError):
+            return ext.find_used(region)
+    return partclone.find_used(kind, region)
 
 
 def _checked(found: Finding, region: Region) -> Finding:

@@ -277,7 +277,7 @@ def test_no_root_rights(words: tuple[str, ...], small_disk: Sample, target: Path
 @pytest.mark.parametrize(
     ("program", "package", "purpose"),
     [
-        ("partclone.ext4", "partclone", "finds the used blocks of ext2, ext3 and ext4"),
+        ("blkid", "util-linux", "tells what a partition contains"),
         ("sfdisk", "fdisk", "reads partition tables"),
         ("losetup", "mount", "attaches image files as disks"),
     ],
