@@ -277,8 +277,7 @@ def test_no_root_rights(words: tuple[str, ...], small_disk: Sample, target: Path
 @pytest.mark.parametrize(
     ("program", "package", "purpose"),
     [
-        ("blkid", "util-linux", "tells what a partition contains"),
-        ("sfdisk", "fdisk", "reads partition tables"),
+        ("partx", "util-linux", "tells the kernel of the partitions of a disk"),
         ("losetup", "mount", "attaches image files as disks"),
     ],
 )
