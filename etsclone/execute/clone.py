@@ -15,7 +15,15 @@ from etsclone.copying.pieces import DIGEST_NAME, opened_digests
 from etsclone.copying.state import CopyState
 from etsclone.copying.verify import compare
 from etsclone.copying.workers import Tuning
-from etsclone.disk.device import check_identity, clear, flush, opened, read_bytes, write_bytes
+from etsclone.disk.device import (
+    can_zero,
+    check_identity,
+    clear,
+    flush,
+    opened,
+    read_bytes,
+    write_bytes,
+)
 from etsclone.disk.images import announce_partitions, image_identity, is_image
 from etsclone.errors import (
     ComparisonFailed,
@@ -307,7 +315,15 @@ def _copy(step: Copy, clone: _Clone) -> None:
             if isinstance(other, Erase | Clear):
                 digests.forget_all(other.extents)
         state = CopyState(plan.source.size, parse_mapfile(earlier) if earlier else None)
-        run = CopyRun(clone.source, clone.target, digests, state, clone.tuning, clone.reads_zero)
+        run = CopyRun(
+            clone.source,
+            clone.target,
+            digests,
+            state,
+            clone.tuning,
+            clone.reads_zero,
+            target_zeroes=can_zero(clone.target),
+        )
         saver = Saver(run, clone.save_map)
         try:
             clone.result = copy_extents(
