@@ -27,7 +27,7 @@ ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a long operation to end."""
 
-_READERS = ("partclone.", "xfs_logprint", "dumpe2fs", "blkid")
+_READERS = ("partclone.", "xfs_logprint", "dumpe2fs")
 """Programs (or how their names begin) that only read: they can be ended at any moment with nothing left half done."""
 
 _reading: set[subprocess.Popen[bytes]] = set()
@@ -65,7 +65,6 @@ PROGRAMS = {
         ),
         Program("xfs_db", "xfsprogs", "names the files that lost blocks of xfs belonged to"),
         Program("ionice", "util-linux", "lets others use the disks first"),
-        Program("blkid", "util-linux", "tells what a partition contains"),
         Program("mount", "mount", "mounts the filesystems of a clone"),
         Program("umount", "mount", "unmounts them"),
         Program("partclone.ext4", "partclone", "finds the used blocks of ext2, ext3 and ext4"),

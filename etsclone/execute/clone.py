@@ -15,7 +15,15 @@ from etsclone.copying.pieces import DIGEST_NAME, opened_digests
 from etsclone.copying.state import CopyState
 from etsclone.copying.verify import compare
 from etsclone.copying.workers import Tuning
-from etsclone.disk.device import check_identity, clear, flush, opened, read_bytes, write_bytes
+from etsclone.disk.device import (
+    can_zero,
+    check_identity,
+    clear,
+    flush,
+    opened,
+    read_bytes,
+    write_bytes,
+)
 from etsclone.disk.images import announce_partitions, image_identity, is_image
 from etsclone.errors import (
     ComparisonFailed,
@@ -27,7 +35,6 @@ from etsclone.errors import (
     TargetRefused,
     WritesLost,
 )
-from etsclone.execute.grow import forget, grow
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import Mapfile, parse_mapfile
 from etsclone.model.plan import (
@@ -253,8 +260,7 @@ def _run(step: CloneStep, clone: _Clone) -> None:
                     hint=error.hint,
                 ) from error
         case Grow():
-            forget(clone.plan, step.spoiled, clone.record)
-            grow(step, clone.plan, clone.target)
+            _grow(step, clone)
         case Seal():
             seal(step, clone.target)
 
@@ -321,7 +327,15 @@ def _copy(step: Copy, clone: _Clone) -> None:
             if isinstance(other, Erase | Clear):
                 digests.forget_all(other.extents)
         state = CopyState(plan.source.size, parse_mapfile(earlier) if earlier else None)
-        run = CopyRun(clone.source, clone.target, digests, state, clone.tuning, clone.reads_zero)
+        run = CopyRun(
+            clone.source,
+            clone.target,
+            digests,
+            state,
+            clone.tuning,
+            clone.reads_zero,
+            target_zeroes=can_zero(clone.target),
+        )
         saver = Saver(run, clone.save_map)
         try:
             clone.result = copy_extents(
@@ -340,6 +354,13 @@ def _copy(step: Copy, clone: _Clone) -> None:
                 saver.save()
             raise
         saver.save()
+
+
+def _grow(step: Grow, clone: _Clone) -> None:
+    from etsclone.execute.grow import forget, grow  # noqa: PLC0415 - only `--grow` pays for it
+
+    forget(clone.plan, step.spoiled, clone.record)
+    grow(step, clone.plan, clone.target)
 
 
 def seal(step: Seal, target: int) -> None:

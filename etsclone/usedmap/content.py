@@ -4,6 +4,7 @@ A reader that knows the content tells. Where none does, where it fails, or where
 everything matters, and the note says why.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
 from etsclone.model.plan import UsedMap, Volume
 from etsclone.units import KIB
-from etsclone.usedmap import fat, lvm, partclone, swap
+from etsclone.usedmap import ext, fat, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
@@ -23,6 +24,8 @@ WHOLE = {
     "swsuspend": "a hibernated system is kept in it",
 }
 """Contents, as blkid calls them, of which everything matters, and what is to be said of it."""
+
+_PHYSICAL_VOLUME = "LVM2_member"
 
 _TOLD_BY = 128 * KIB
 """The first bytes of a partition, which hold the superblock of every filesystem that a reader knows."""
@@ -80,20 +83,32 @@ def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
     def find_in_volume(region: Region) -> Finding:
         inside = region.disk.content(region.extent).type
         # A physical volume inside a logical one is not looked into: nothing would bound the depth.
-        if inside == lvm.CONTENT:
+        if inside == _PHYSICAL_VOLUME:
             return everything(region, "it holds another physical volume")
         found = _find(inside, region, swap_header_only=swap_header_only)
         return replace(found, volumes=(Volume(region.extent, inside),))
 
     if kind == fat.CONTENT:
         return fat.find_used
+    if kind in ext.CONTENTS:
+        return lambda region: _find_ext(kind, region)
     if kind in partclone.READERS:
         return lambda region: partclone.find_used(kind, region)
-    if kind == lvm.CONTENT:
+    if kind == _PHYSICAL_VOLUME:
+        from etsclone.usedmap import lvm  # noqa: PLC0415 - five modules, which only LVM pays for
+
         return lambda region: lvm.find_used(region, find_in_volume)
     if kind == "swap" and swap_header_only:
         return swap.find_header
     return None
+
+
+def _find_ext(kind: str, region: Region) -> Finding:
+    # Mounted and held still it is in order, but does not look so: that is left to partclone too.
+    if not region.disk.frozen(region.extent):
+        with contextlib.suppress(FormatError, DeviceError):
+            return ext.find_used(region)
+    return partclone.find_used(kind, region)
 
 
 def _checked(found: Finding, region: Region) -> Finding:
