@@ -12,25 +12,21 @@ from etsclone.copying.workers import for_each_block
 from etsclone.errors import ComparisonFailed
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import BlockStatus
-from etsclone.model.plan import PIECE
 
-SAMPLES = 128
-"""How many pieces of the target are looked at before its kept digests are believed.
-
-Many small ones rather than few large ones: what a system writes when it is started is spread over its disk.
-"""
+SAMPLES = 64
+"""How many blocks of the target are looked at before its kept digests are believed."""
 
 
 def check_samples(run: CopyRun, extents: Extents) -> None:
-    """Read some pieces of the target, the first of each range among them, and compare them with the kept digests.
+    """Read some blocks of the target, the first of each range among them, and compare them with the kept digests.
 
     Raises:
         ComparisonFailed: when the target is not as the last clone left it.
         DeviceError: when it cannot be read.
     """
-    pieces = Blocks(extents, PIECE)
-    chosen = random.sample(range(len(pieces)), min(SAMPLES, len(pieces)))
-    firsts = (next(iter(Blocks(Extents((each,)), PIECE))) for each in extents.ranges[:SAMPLES])
+    blocks = Blocks(extents, run.tuning.block_size)
+    chosen = set(random.sample(range(len(blocks)), min(SAMPLES, len(blocks))))
+    firsts = {extent.start for extent in extents.ranges[:SAMPLES]}
 
     def work(block: Extent, buffer: memoryview) -> None:
         known = run.digests.known(block)
@@ -42,8 +38,10 @@ def check_samples(run: CopyRun, extents: Extents) -> None:
                 f"the target is not as the last clone left it, at bytes {block.start} to {block.end}"
             )
 
-    sampled = {*firsts, *(pieces[number] for number in chosen)}
-    for_each_block(sorted(sampled), work, run.tuning, tick=run.tick)
+    sampled = (
+        block for number, block in enumerate(blocks) if number in chosen or block.start in firsts
+    )
+    for_each_block(sampled, work, run.tuning, tick=run.tick)
 
 
 def refresh(run: CopyRun, extents: Extents, *, believed: bool) -> Extents:

@@ -9,7 +9,6 @@ from copies import PIECE
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("etsclone.copying.pieces.PIECE", PIECE)
-    monkeypatch.setattr("etsclone.copying.refresh.PIECE", PIECE)
 
 
 @pytest.fixture(scope="module")
