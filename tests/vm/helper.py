@@ -5,12 +5,14 @@
         result = vm.run(f"etsclone clone {vm.disk('source')} {vm.disk('target')} --yes")
 
 `server` is the fixture `helper_image`. The VM runs bash scripts (-euo pipefail) one after the other as root, without
-standard input; what a script leaves in the background goes on. Its root is a logical volume, helper/root, of
-/dev/vda2, with free extents in its group; /boot is /dev/vda1; nothing written to /dev/vda outlives the VM. Scratch disks are
-sparse files that do, in the folder given. `etsclone` is the code of this checkout with the packages of the running Python
-(which must have the version of the guest's), state in /run/etsclone. udev runs, no other service does. No network.
+standard input; what a script leaves in the background goes on. udev runs, no other service does. There is no network.
 
-One boot (10 to 20 s by TCG) serves a whole module: use a fixture with scope="module".
+Its root is a logical volume, helper/root, of /dev/vda2, with free extents in its group; /boot is /dev/vda1. Nothing
+that is written to /dev/vda outlives the VM. Scratch disks are sparse files in the folder given, and removed in the end.
+`etsclone` is the code of this checkout with the packages of the running Python, which must have the version of the
+guest's; its state is in /run/etsclone.
+
+One boot (6 s by TCG on an idle machine) serves a whole module: use a fixture with scope="module".
 """
 
 import contextlib
@@ -90,8 +92,8 @@ def helper(image: Path, folder: Path, disks: Mapping[str, int]) -> Iterator[Help
     files = []
     for name, size in disks.items():
         files.append(folder / f"{name}.raw")
-        with files[-1].open("ab") as file:
-            file.truncate(size)
+        with files[-1].open("ab") as opened:
+            opened.truncate(size)
     ours, theirs = socket.socketpair()
     with ours, theirs, (folder / "qemu.log").open("w") as log:
         console = folder / "console.log"

@@ -3,7 +3,6 @@
 import io
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -31,4 +30,4 @@ def run(script: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

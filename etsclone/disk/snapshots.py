@@ -1,0 +1,125 @@
+"""Snapshots of LVM logical volumes, by LVM's own tools; and what device-mapper says of a device.
+
+LVM freezes the filesystem on a volume while it takes the snapshot, so what the snapshot shows is as clean as what was
+frozen. It wants to do that itself: on a filesystem that is frozen already its suspend fails (EBUSY, Linux 6.1), and
+leaves a half made snapshot behind. So several snapshots are taken one after the other.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from etsclone.errors import CommandFailed, FormatError, SnapshotLost
+from etsclone.model.view import Snapshot
+from etsclone.run import run
+
+_NO_TRACES = "backup { backup = 0 archive = 0 }"
+"""/etc/lvm is a part of what is copied: what is written there of a snapshot would be found on the clone."""
+
+_TRIES = 20
+_PAUSE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSnapshot:
+    """A snapshot that is to be held (`disk.hold.Hold`)."""
+
+    snapshot: Snapshot
+
+    @property
+    def remedy(self) -> str:
+        """A command line."""
+        return f"lvremove {self._name}"
+
+    @property
+    def _name(self) -> str:
+        return f"{self.snapshot.group}/{self.snapshot.name}"
+
+    def take(self) -> None:
+        """Take it.
+
+        Raises:
+            CommandFailed: when LVM cannot.
+        """
+        wanted = self.snapshot
+        how = [
+            "--snapshot",
+            "--permission",
+            "r",
+            "--extents",
+            str(wanted.extents),
+            "--name",
+            wanted.name,
+        ]
+        try:
+            _lvm("lvcreate", *how, f"{wanted.group}/{wanted.volume}")
+        except CommandFailed:
+            run("lvm", ["lvremove", "--yes", self._name], accept=range(256))
+            raise
+
+    def release(self) -> None:
+        """Remove it.
+
+        Raises:
+            CommandFailed: when LVM cannot, for ten seconds: udev may be looking at it.
+        """
+        for _ in range(_TRIES):
+            with contextlib.suppress(CommandFailed):
+                _lvm("lvremove", "--yes", self._name)
+                return
+            time.sleep(_PAUSE)
+        _lvm("lvremove", "--yes", self._name)
+
+
+def _lvm(command: str, *words: str) -> str:
+    return run("lvm", [command, "--config", _NO_TRACES, *words]).stdout
+
+
+def free_extents(group: str) -> int:
+    """How many extents of a volume group no volume has.
+
+    Raises:
+        CommandFailed, FormatError: when LVM does not tell.
+    """
+    shown = run(
+        "lvm", ["vgs", "--reportformat", "json", "--options", "vg_free_count", group]
+    ).stdout
+    try:
+        return int(json.loads(shown)["report"][0]["vg"][0]["vg_free_count"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise FormatError(f"cannot read what vgs printed: {error}") from error
+
+
+def check_snapshots(devices: Sequence[str]) -> None:
+    """Make sure that snapshots still show what they did in the beginning.
+
+    Source: the kernel's Documentation/admin-guide/device-mapper/snapshot.rst: the status is "Invalid" or "Overflow"
+    when there was no room for a change, and fractions of the room otherwise.
+
+    Raises:
+        SnapshotLost: when one does not.
+    """
+    for device in devices:
+        fields = run("dmsetup", ["status", "--target", "snapshot", device]).stdout.split()
+        if len(fields) < 4 or "/" not in fields[3]:
+            raise SnapshotLost(
+                f"more changed than the snapshot {os.path.basename(device)} has room for: the target is unfinished",
+                hint="make more room in the volume group, or clone when less is written",
+            )
+
+
+def name_of(device: str) -> str:
+    """The name that device-mapper has for a device such as /dev/dm-0; empty for other devices."""
+    try:
+        with open(f"/sys/block/{os.path.basename(device)}/dm/name", encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def node_of(group: str, volume: str) -> str:
+    """The device node of a logical volume. Source: lvm(8): in names of device-mapper a dash is doubled."""
+    return "/dev/mapper/" + "-".join(name.replace("-", "--") for name in (group, volume))
