@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from etsclone.commands.survey import refuse
 from etsclone.commands.volumes import Volumes, mounted_volumes
 from etsclone.disk.hold import Freeze, Hold, held
-from etsclone.disk.snapshots import TakeSnapshot, free_extents, node_of
+from etsclone.disk.snapshots import TakeSnapshot, node_of, room_of
 from etsclone.errors import UsageError
 from etsclone.model.disk import Disk
 from etsclone.model.view import AS_IT_IS, Snapshot, View
@@ -118,14 +118,14 @@ def held_still(arguments: Namespace, source: Disk, target: Disk) -> Iterator[Sti
 
 def _snapshots(volumes: Volumes) -> tuple[Snapshot, ...]:
     mounted = volumes.mounted
-    free = {group: free_extents(group) for group in {volume.group for volume in mounted}}
-    refuse((*volumes.refusals, *room_refusals(mounted, free)))
+    rooms = {group: room_of(group) for group in {volume.group for volume in mounted}}
+    refuse(volumes.refusals or room_refusals(mounted, rooms))
     suffix = str(os.getpid())
     nodes = {
         volume.device: node_of(volume.group, snapshot_name(volume.name, suffix))
         for volume in mounted
     }
-    return plan_snapshots(mounted, free, suffix, nodes)
+    return plan_snapshots(mounted, rooms, suffix, nodes)
 
 
 def _needed(target: Disk) -> frozenset[str]:

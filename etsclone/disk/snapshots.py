@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 from etsclone.errors import CommandFailed, FormatError, SnapshotLost
 from etsclone.model.view import Snapshot
+from etsclone.plan.live import Room
 from etsclone.run import run
 
-_NO_TRACES = "backup { backup = 0 archive = 0 }"
-"""/etc/lvm is a part of what is copied: what is written there of a snapshot would be found on the clone."""
+_CONFIG = 'backup {{ backup = 0 archive = 0 }} devices {{ filter = [ {devices}, "r|.*|" ] use_devicesfile = 0 }}'
+"""/etc/lvm is a part of what is copied: what is written there of a snapshot would be found on the clone. And beside a
+clone, whose volumes have the same UUIDs, LVM changes nothing while it sees both."""
 
 _TRIES = 20
 _PAUSE = 0.5
@@ -55,9 +57,10 @@ class TakeSnapshot:
             wanted.name,
         ]
         try:
-            _lvm("lvcreate", *how, f"{wanted.group}/{wanted.volume}")
+            self._lvm("lvcreate", *how, f"{wanted.group}/{wanted.volume}")
         except CommandFailed:
-            run("lvm", ["lvremove", "--yes", self._name], accept=range(256))
+            with contextlib.suppress(CommandFailed):
+                self._lvm("lvremove", "--yes", self._name)
             raise
 
     def release(self) -> None:
@@ -68,27 +71,27 @@ class TakeSnapshot:
         """
         for _ in range(_TRIES):
             with contextlib.suppress(CommandFailed):
-                _lvm("lvremove", "--yes", self._name)
+                self._lvm("lvremove", "--yes", self._name)
                 return
             time.sleep(_PAUSE)
-        _lvm("lvremove", "--yes", self._name)
+        self._lvm("lvremove", "--yes", self._name)
+
+    def _lvm(self, command: str, *words: str) -> None:
+        devices = ", ".join(f'"a|^{device}$|"' for device in self.snapshot.physical)
+        run("lvm", [command, "--config", _CONFIG.format(devices=devices), *words])
 
 
-def _lvm(command: str, *words: str) -> str:
-    return run("lvm", [command, "--config", _NO_TRACES, *words]).stdout
-
-
-def free_extents(group: str) -> int:
-    """How many extents of a volume group no volume has.
+def room_of(group: str) -> Room:
+    """How many extents of a volume group are free, and which devices it lies on.
 
     Raises:
         CommandFailed, FormatError: when LVM does not tell.
     """
-    shown = run(
-        "lvm", ["vgs", "--reportformat", "json", "--options", "vg_free_count", group]
-    ).stdout
+    wanted = ["--reportformat", "json", "--options", "vg_free_count,pv_name"]
+    shown = run("lvm", ["vgs", *wanted, group]).stdout
     try:
-        return int(json.loads(shown)["report"][0]["vg"][0]["vg_free_count"])
+        rows = json.loads(shown)["report"][0]["vg"]
+        return Room(int(rows[0]["vg_free_count"]), tuple(row["pv_name"] for row in rows))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise FormatError(f"cannot read what vgs printed: {error}") from error
 

@@ -94,11 +94,13 @@ AS_IT_IS = View()
 class Snapshot:
     """A snapshot of a mounted logical volume that is to be taken for a clone, and removed after it.
 
-    `device` is the volume's own and `folder` where it is mounted; `size` (bytes) is how much may change before the
-    snapshot is lost; `stretches` tell where the volume lies on the disk.
+    `physical` are the devices that its group lies on; `device` is the volume's own and `folder` where it is mounted;
+    `size` (bytes) is how much may change before the snapshot is lost; `stretches` tell where the volume lies on the
+    disk.
     """
 
     group: str
+    physical: tuple[str, ...]
     volume: str
     name: str
     device: str

@@ -40,22 +40,33 @@ class MountedVolume:
     places: tuple[tuple[Extent, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What LVM says of a volume group: how many extents of it are free, and which devices it lies on."""
+
+    free: int
+    physical: tuple[str, ...]
+
+
 def plan_snapshots(
-    volumes: Sequence[MountedVolume], free: Mapping[str, int], suffix: str, node: Mapping[str, str]
+    volumes: Sequence[MountedVolume],
+    rooms: Mapping[str, Room],
+    suffix: str,
+    node: Mapping[str, str],
 ) -> tuple[Snapshot, ...]:
     """Share the free extents of volume groups between snapshots of their mounted volumes.
 
     Args:
         volumes: the volumes, with enough free extents in their groups (`room_refusals`).
-        free: how many extents are free, by group.
+        rooms: what there is of each group.
         suffix: makes the snapshots' names differ from all others.
         node: the device that each snapshot will be, by its volume's device.
     """
     ordered = sorted(volumes, key=lambda volume: volume.group)
     return tuple(
-        _snapshot(volume, count, suffix, node[volume.device])
+        _snapshot(volume, count, rooms[name].physical, suffix, node[volume.device])
         for name, group in groupby(ordered, lambda volume: volume.group)
-        for volume, count in _shares(list(group), free[name])
+        for volume, count in _shares(list(group), rooms[name].free)
     )
 
 
@@ -64,9 +75,12 @@ def snapshot_name(volume: str, suffix: str) -> str:
     return f"{MARK}{volume}-{suffix}"
 
 
-def _snapshot(volume: MountedVolume, count: int, suffix: str, node: str) -> Snapshot:
+def _snapshot(
+    volume: MountedVolume, count: int, physical: tuple[str, ...], suffix: str, node: str
+) -> Snapshot:
     return Snapshot(
         volume.group,
+        physical,
         volume.name,
         snapshot_name(volume.name, suffix),
         volume.device,
@@ -88,15 +102,19 @@ def _least(volume: MountedVolume) -> int:
     return -(-volume.extents // _LEAST)
 
 
-def room_refusals(volumes: Sequence[MountedVolume], free: Mapping[str, int]) -> tuple[Refusal, ...]:
+def room_refusals(
+    volumes: Sequence[MountedVolume], rooms: Mapping[str, Room]
+) -> tuple[Refusal, ...]:
     """Why snapshots of these volumes may not be taken: too few free extents in their groups; empty when they may."""
-    return tuple(_room_refusals(volumes, free))
+    return tuple(_room_refusals(volumes, rooms))
 
 
-def _room_refusals(volumes: Sequence[MountedVolume], free: Mapping[str, int]) -> Iterator[Refusal]:
-    for name, extents in free.items():
+def _room_refusals(
+    volumes: Sequence[MountedVolume], rooms: Mapping[str, Room]
+) -> Iterator[Refusal]:
+    for name, room in rooms.items():
         mine = [volume for volume in volumes if volume.group == name]
-        missing = sum(_least(volume) for volume in mine) - extents
+        missing = sum(_least(volume) for volume in mine) - room.free
         if missing > 0:
             size = missing * mine[0].extent_size
             yield Refusal(
