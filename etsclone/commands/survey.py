@@ -9,6 +9,7 @@ from functools import partial
 
 from etsclone.commands.grow import growth_of, noted
 from etsclone.copying.access import read_block, single_sectors
+from etsclone.disk.crypt import mapping_of
 from etsclone.disk.device import flush, opened, read_bytes
 from etsclone.disk.fingerprint import fingerprint
 from etsclone.disk.images import attached, is_image, loops_of, window
@@ -22,6 +23,7 @@ from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.run import side_by_side
 from etsclone.usedmap.content import used_map
 from etsclone.usedmap.owners import disk_owners
+from etsclone.usedmap.region import Unlocked
 
 _SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED})
 
@@ -205,12 +207,46 @@ class SourceAccess:
         # For a snapshot LVM froze it.
         return self._node(extent) in self.still or bool(self.view.shown_by(extent))
 
+    def unlocked(self, extent: Extent) -> Unlocked | None:
+        node = self._node(extent)
+        mapping = mapping_of(node) if node else None
+        if mapping is None:
+            return None
+        clear = ClearAccess(mapping.device, mapping.size, self.source.sector_size, self.still)
+        return Unlocked(mapping.start, mapping.size, clear)
+
     def _node(self, extent: Extent) -> str:
         parts = (*self.source.partitions, _whole_disk(self.source))
         nodes = (
             part.device for part in parts if (part.start, part.end) == (extent.start, extent.end)
         )
         return next(nodes, "")
+
+
+@dataclass(frozen=True, slots=True)
+class ClearAccess:
+    """Lends a device of its own, which shows something in the clear, to the readers of used maps (`DiskAccess`)."""
+
+    device: str
+    size: int
+    sector_size: int
+    still: frozenset[str]
+
+    def read(self, extent: Extent) -> bytes:
+        with opened(self.device, writable=False) as descriptor:
+            return read_bytes(descriptor, extent)
+
+    def content(self, extent: Extent) -> Content:
+        return read_content(self.device, extent.start, extent.size)
+
+    def frozen(self, extent: Extent) -> bool:
+        return extent.size == self.size and self.device in self.still
+
+    def window(self, extent: Extent) -> AbstractContextManager[str]:
+        return window(self.device, extent, self.sector_size)
+
+    def unlocked(self, _extent: Extent) -> Unlocked | None:
+        return None
 
 
 def _whole_disk(source: Disk) -> Partition:

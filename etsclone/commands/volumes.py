@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from etsclone.commands.survey import SourceAccess, parts_with_content
 from etsclone.disk.device import opened
 from etsclone.disk.probe import read_content
-from etsclone.disk.snapshots import name_of, node_of
+from etsclone.disk.snapshots import mapper_fact, node_of
 from etsclone.errors import DeviceError, FormatError
 from etsclone.model.disk import Disk
 from etsclone.model.extents import Extent
@@ -73,7 +73,7 @@ def _physical_volumes(source: Disk, access: SourceAccess) -> Iterator[_Physical]
 
 
 def _mounted(physical: list[_Physical], device: str, folder: str) -> MountedVolume | None:
-    name = name_of(device)
+    name = mapper_fact(device, "name")
     found = [
         (each, volume)
         for each in physical

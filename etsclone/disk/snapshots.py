@@ -114,10 +114,10 @@ def check_snapshots(devices: Sequence[str]) -> None:
             )
 
 
-def name_of(device: str) -> str:
-    """The name that device-mapper has for a device such as /dev/dm-0; empty for other devices."""
+def mapper_fact(device: str, fact: str) -> str:
+    """What device-mapper says of a device such as /dev/dm-0 (`name`, `uuid`); empty for devices that are not its."""
     try:
-        with open(f"/sys/block/{os.path.basename(device)}/dm/name", encoding="utf-8") as file:
+        with open(f"/sys/block/{os.path.basename(device)}/dm/{fact}", encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return ""

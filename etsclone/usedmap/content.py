@@ -12,17 +12,21 @@ from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
 from etsclone.model.plan import UsedMap, Volume
 from etsclone.units import KIB
-from etsclone.usedmap import fat, lvm, partclone, swap
+from etsclone.usedmap import fat, luks, lvm, md, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
     "swap": "",
-    "crypto_LUKS": "encrypted with LUKS, free and used look alike",
     "BitLocker": "encrypted with BitLocker, free and used look alike",
-    "linux_raid_member": "a member of an md array, which may use all of it",
     "swsuspend": "a hibernated system is kept in it",
 }
 """Contents, as blkid calls them, of which everything matters, and what is to be said of it."""
+
+_CONTAINERS = {
+    lvm.CONTENT: "physical volume",
+    luks.CONTENT: "LUKS volume",
+    md.CONTENT: "member of an md array",
+}
 
 _TOLD_BY = 128 * KIB
 """The first bytes of a partition, which hold the superblock of every filesystem that a reader knows."""
@@ -56,8 +60,11 @@ def used_map(partition: Partition, disk: DiskAccess, *, swap_header_only: bool =
     )
 
 
-def _find(kind: str, region: Region, *, swap_header_only: bool) -> Finding:
-    reader = _reader(kind, swap_header_only=swap_header_only)
+def _find(
+    kind: str, region: Region, *, swap_header_only: bool, around: frozenset[str] = frozenset()
+) -> Finding:
+    """`around` are the kinds of content that the region is inside of."""
+    reader = _reader(kind, around | {kind}, swap_header_only=swap_header_only)
     if reader is None:
         return everything(region, _why_everything(kind, region))
     try:
@@ -76,21 +83,25 @@ def _why_everything(kind: str, region: Region) -> str:
     return ""
 
 
-def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
-    def find_in_volume(region: Region) -> Finding:
+def _reader(kind: str, around: frozenset[str], *, swap_header_only: bool) -> _Reader | None:
+    def find_inside(region: Region) -> Finding:
         inside = region.disk.content(region.extent).type
-        # A physical volume inside a logical one is not looked into: nothing would bound the depth.
-        if inside == lvm.CONTENT:
-            return everything(region, "it holds another physical volume")
-        found = _find(inside, region, swap_header_only=swap_header_only)
-        return replace(found, volumes=(Volume(region.extent, inside),))
+        # Nothing that may hold others is looked for in its own kind: nothing would bound the depth.
+        if inside in around:
+            return everything(region, f"it holds another {_CONTAINERS[inside]}")
+        found = _find(inside, region, swap_header_only=swap_header_only, around=around)
+        return replace(found, volumes=(Volume(region.extent, inside), *found.volumes))
 
     if kind == fat.CONTENT:
         return fat.find_used
     if kind in partclone.READERS:
         return lambda region: partclone.find_used(kind, region)
     if kind == lvm.CONTENT:
-        return lambda region: lvm.find_used(region, find_in_volume)
+        return lambda region: lvm.find_used(region, find_inside)
+    if kind == luks.CONTENT:
+        return lambda region: luks.find_used(region, find_inside)
+    if kind == md.CONTENT:
+        return lambda region: md.find_used(region, find_inside)
     if kind == "swap" and swap_header_only:
         return swap.find_header
     return None
