@@ -175,6 +175,10 @@ class DeviceError(EtscloneError):
     exit_code = ExitCode.DEVICE
 
 
+class SnapshotLost(DeviceError):
+    """More of the source changed than its snapshot has room for: the target is unfinished."""
+
+
 class ReadFailed(DeviceError):
     """Some bytes of a disk cannot be read; the rest of it may well be."""
 

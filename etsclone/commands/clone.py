@@ -80,7 +80,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--live",
         action="store_true",
-        help="copy a source that is in use: freeze what is mounted of it as long as the clone takes",
+        help="copy a source that is in use: from snapshots of its LVM volumes; what else is mounted of it is frozen as"
+        " long as the clone takes",
     )
     parser.add_argument(
         "--grow",
@@ -133,6 +134,7 @@ def run(arguments: Namespace) -> None:
                 _wishes(arguments, earlier, share=may_share(source, target)),
                 swap_header_only=arguments.swap_header_only or still.swap_in_use,
                 frozen=still.devices,
+                view=still.view,
             )
             check_unchanged(earlier, plan)
             _show(plan, still, arguments)

@@ -9,6 +9,7 @@ from etsclone.copying.access import read_block, write_block, zero_block
 from etsclone.copying.blocks import Blocks
 from etsclone.copying.pieces import DIGEST_SIZE, PieceDigests, digests_of
 from etsclone.copying.state import CopyState
+from etsclone.copying.viewed import Viewed
 from etsclone.copying.workers import Tuning, for_each_block
 from etsclone.errors import ReadFailed
 from etsclone.model.extents import Extent, Extents
@@ -26,7 +27,8 @@ class CopyRun:
     """All that the passes of one copy share: open descriptors, what is known so far, and whom to tell.
 
     `target_is_zero`: it reads as zeros where nothing was written; `target_zeroes`: it makes zeros when it is told to.
-    `tick` is called about once a second, in the thread that started the copy.
+    `tick` is called about once a second, in the thread that started the copy. `viewed` is set where bytes of the source
+    are to be read elsewhere.
     """
 
     source: int
@@ -38,6 +40,19 @@ class CopyRun:
     advance: Advance = _nobody
     tick: Callable[[], None] = _nobody
     target_zeroes: bool = False
+    viewed: Viewed | None = None
+
+    def read_source(self, block: Extent, buffer: memoryview) -> None:
+        """Fill `buffer` with a block's bytes.
+
+        Raises:
+            ReadFailed: when some of it cannot be read.
+            DeviceError: when the source ends early, or it or a snapshot of it is gone.
+        """
+        if self.viewed is None:
+            read_block(self.source, block, buffer, "source")
+        else:
+            self.viewed.read(self.source, block, buffer)
 
 
 def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None:
@@ -57,7 +72,7 @@ def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None
     def work(block: Extent, buffer: memoryview) -> None:
         limit.wait(block.size)
         try:
-            read_block(run.source, block, buffer, "source")
+            run.read_source(block, buffer)
         except ReadFailed:
             run.state.mark(block, BlockStatus.NOT_TRIMMED)
             run.advance(0, block.size)

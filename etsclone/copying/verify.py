@@ -26,7 +26,7 @@ def read_back(run: CopyRun, extents: Extents, *, full: bool = False) -> None:
     def work(block: Extent, buffer: memoryview) -> None:
         expected = b"" if full else run.digests.known(block)
         if full or has_unknown(expected):
-            read_block(run.source, block, buffer, "source")
+            run.read_source(block, buffer)
             expected = run.digests.take(block, buffer)
         read_block(run.target, block, buffer, "target")
         found = digests_of(block, buffer)

@@ -18,14 +18,13 @@ from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
     "swap": "",
-    "crypto_LUKS": "encrypted with LUKS, free and used look alike",
     "BitLocker": "encrypted with BitLocker, free and used look alike",
-    "linux_raid_member": "a member of an md array, which may use all of it",
     "swsuspend": "a hibernated system is kept in it",
 }
 """Contents, as blkid calls them, of which everything matters, and what is to be said of it."""
 
-_PHYSICAL_VOLUME = "LVM2_member"
+_LVM, _LUKS, _MD = "LVM2_member", "crypto_LUKS", "linux_raid_member"
+_CONTAINERS = {_LVM: "physical volume", _LUKS: "LUKS volume", _MD: "member of an md array"}
 
 _TOLD_BY = 128 * KIB
 """The first bytes of a partition, which hold the superblock of every filesystem that a reader knows."""
@@ -59,8 +58,11 @@ def used_map(partition: Partition, disk: DiskAccess, *, swap_header_only: bool =
     )
 
 
-def _find(kind: str, region: Region, *, swap_header_only: bool) -> Finding:
-    reader = _reader(kind, swap_header_only=swap_header_only)
+def _find(
+    kind: str, region: Region, *, swap_header_only: bool, around: frozenset[str] = frozenset()
+) -> Finding:
+    """`around` are the kinds of content that the region is inside of."""
+    reader = _reader(kind, around | {kind}, swap_header_only=swap_header_only)
     if reader is None:
         return everything(region, _why_everything(kind, region))
     try:
@@ -79,14 +81,14 @@ def _why_everything(kind: str, region: Region) -> str:
     return ""
 
 
-def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
-    def find_in_volume(region: Region) -> Finding:
+def _reader(kind: str, around: frozenset[str], *, swap_header_only: bool) -> _Reader | None:
+    def find_inside(region: Region) -> Finding:
         inside = region.disk.content(region.extent).type
-        # A physical volume inside a logical one is not looked into: nothing would bound the depth.
-        if inside == _PHYSICAL_VOLUME:
-            return everything(region, "it holds another physical volume")
-        found = _find(inside, region, swap_header_only=swap_header_only)
-        return replace(found, volumes=(Volume(region.extent, inside),))
+        # Nothing that may hold others is looked for in its own kind: nothing would bound the depth.
+        if inside in around:
+            return everything(region, f"it holds another {_CONTAINERS[inside]}")
+        found = _find(inside, region, swap_header_only=swap_header_only, around=around)
+        return replace(found, volumes=(Volume(region.extent, inside), *found.volumes))
 
     if kind == fat.CONTENT:
         return fat.find_used
@@ -94,13 +96,26 @@ def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
         return lambda region: _find_ext(kind, region)
     if kind in partclone.READERS:
         return lambda region: partclone.find_used(kind, region)
-    if kind == _PHYSICAL_VOLUME:
-        from etsclone.usedmap import lvm  # noqa: PLC0415 - five modules, which only LVM pays for
-
-        return lambda region: lvm.find_used(region, find_in_volume)
+    if kind in _CONTAINERS:
+        return lambda region: _find_around(kind, region, find_inside)
     if kind == "swap" and swap_header_only:
         return swap.find_header
     return None
+
+
+def _find_around(kind: str, region: Region, find_inside: _Reader) -> Finding:
+    # Each is several modules, which only those pay for who have it.
+    if kind == _LVM:
+        from etsclone.usedmap import lvm  # noqa: PLC0415
+
+        return lvm.find_used(region, find_inside)
+    if kind == _LUKS:
+        from etsclone.usedmap import luks  # noqa: PLC0415
+
+        return luks.find_used(region, find_inside)
+    from etsclone.usedmap import md  # noqa: PLC0415
+
+    return md.find_used(region, find_inside)
 
 
 def _find_ext(kind: str, region: Region) -> Finding:
