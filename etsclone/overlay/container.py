@@ -26,7 +26,7 @@ from etsclone.errors import (
 from etsclone.model.brd import Header, Member, Signer
 from etsclone.overlay import ustar
 from etsclone.overlay.header import MAX_HEADER, decode, digest, encode
-from etsclone.overlay.signing import verify
+from etsclone.overlay.signing import check, verify
 from etsclone.overlay.trust import Trust
 from etsclone.units import MIB
 
@@ -125,6 +125,7 @@ def write_overlay(
 
     Raises:
         OverlayMalformed: when the header or the signature is above its limit.
+        SignatureInvalid: when the signature does not hold.
         DigestMismatch: when a stream does not hold what the header says.
     """
     header_bytes, mtime = encode(header), int(header.created.timestamp())
@@ -133,6 +134,7 @@ def write_overlay(
         raise OverlayMalformed(
             f"the signature has {len(signature)} bytes, more than {MAX_SIGNATURE}"
         )
+    check(header_bytes, signature)
     for name, content in ((HEADER, header_bytes), (SIGNATURE, signature)):
         out.writelines(
             (ustar.header(name, len(content), mtime), content, bytes(ustar.padding(len(content))))

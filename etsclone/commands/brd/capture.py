@@ -1,7 +1,6 @@
 """`etsclone brd capture`: what makes a server itself, as a signed overlay in the store."""
 
 import contextlib
-import getpass
 import logging
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -12,7 +11,7 @@ from typing import BinaryIO
 
 from etsclone.chroot import in_chroot, require_root
 from etsclone.commands.brd.inspect import header_facts
-from etsclone.commands.output import add_json, print_json
+from etsclone.commands.output import add_json, ask_passphrase, print_json
 from etsclone.commands.system import System, system_at, system_on_disk
 from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
@@ -21,9 +20,10 @@ from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
 from etsclone.overlay.container import measure, read_envelope, write_overlay
 from etsclone.overlay.header import INVENTORY, PAYLOAD, digest
+from etsclone.overlay.heldkey import HeldKey, load_key
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
-from etsclone.overlay.signing import SigningKey, load_private_key, sign
+from etsclone.overlay.signing import SigningKey
 from etsclone.overlay.trust import Trust
 from etsclone.profiles import load_profile
 from etsclone.store.folder import NewOverlay, Store, open_store
@@ -54,7 +54,7 @@ def configure(parser: ArgumentParser) -> None:
         metavar="KEYFILE",
         type=Path,
         required=True,
-        help="OpenSSH private key to sign with",
+        help="OpenSSH key (Ed25519) to sign with; a public key if the private one is in ssh-agent or a token",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -78,9 +78,7 @@ def run(arguments: Namespace) -> None:
     store = open_store(arguments.store)
     store.check_role(arguments.role)
     profile = load_profile(store.profile)
-    key = load_private_key(
-        arguments.key, lambda: getpass.getpass(f"passphrase of {arguments.key}: ").encode()
-    )
+    key = load_key(arguments.key, lambda: ask_passphrase(arguments.key))
     _check_signer(store, key, arguments.role)
     source = (
         system_on_disk(arguments.disk, writable=False)
@@ -95,12 +93,12 @@ def run(arguments: Namespace) -> None:
     ):
         captured = _capture(system, profile, payload, listing)
         header = _header(store, profile, new, system, captured, payload, listing)
-        write_overlay(new.file, header, lambda message: sign(message, key), payload, listing)
+        write_overlay(new.file, header, key.sign, payload, listing)
         new.commit()
     _report(new, header, captured, as_json=arguments.json)
 
 
-def _check_signer(store: Store, key: SigningKey, role: str) -> Signer:
+def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
     # An overlay that nobody will accept is worse than none: it looks like a backup.
     try:
         trust = Trust.parse(store.signers_path.read_text(encoding="utf-8"))
