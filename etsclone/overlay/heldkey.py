@@ -12,7 +12,7 @@ from pathlib import Path
 from etsclone.errors import CommandFailed, FormatError, KeyRefused, SignatureInvalid
 from etsclone.model.brd import NAMESPACE
 from etsclone.overlay.signing import SigningKey, check, parse_private_key, read_private
-from etsclone.overlay.sshwire import TOKEN_TYPE, fingerprint, private_file_key, split_strings
+from etsclone.overlay.sshwire import HARDWARE_TYPE, fingerprint, private_file_key, split_strings
 from etsclone.overlay.trust import parse_public_key
 from etsclone.run import run
 
@@ -90,7 +90,7 @@ def _private_key(path: Path, ask_passphrase: Callable[[], bytes]) -> SigningKey 
     data = read_private(path)
     try:
         public, encrypted = private_file_key(data)
-        in_token = split_strings(public)[:1] == [TOKEN_TYPE.encode()]
+        in_token = split_strings(public)[:1] == [HARDWARE_TYPE.encode()]
     except ValueError:
         # Not for us to judge: `parse_private_key` knows what is wrong with it.
         return parse_private_key(path, data, ask_passphrase)

@@ -1,8 +1,8 @@
 """The bytes of SSH public keys and of SSHSIG signatures. Pure; the cryptography is in `signing`.
 
-Sources: OpenSSH's PROTOCOL.sshsig; RFC 4251 section 5 (strings); RFC 8709 sections 4 and 6 (ssh-ed25519); OpenSSH's
-PROTOCOL.u2f (sk-ssh-ed25519@openssh.com); its PROTOCOL.key (private key files). Only Ed25519 is known here, in a file or
-in a hardware token: one algorithm, keys and signatures of one length, nothing to negotiate.
+Sources: OpenSSH's PROTOCOL.sshsig, PROTOCOL.key (private key files) and PROTOCOL.u2f (sk-ssh-ed25519@openssh.com);
+RFC 4251 section 5 (strings); RFC 8709 sections 4 and 6 (ssh-ed25519). Only Ed25519 is known here, in a file or in a
+hardware token: one algorithm, keys and signatures of one length, nothing to negotiate.
 """
 
 import base64
@@ -15,10 +15,10 @@ from etsclone.errors import SignatureInvalid
 from etsclone.model.brd import NAMESPACE
 
 KEY_TYPE = "ssh-ed25519"
-TOKEN_TYPE = "sk-ssh-ed25519@openssh.com"
+HARDWARE_TYPE = "sk-ssh-ed25519@openssh.com"
 """The type of Ed25519 keys in a FIDO token."""
 
-KEY_TYPES = (KEY_TYPE, TOKEN_TYPE)
+KEY_TYPES = (KEY_TYPE, HARDWARE_TYPE)
 HASHES = ("sha256", "sha512")
 KEY_SIZE = 32
 SIGNATURE_SIZE = 64
@@ -36,7 +36,7 @@ _PRIVATE_END = b"-----END OPENSSH PRIVATE KEY-----"
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """An Ed25519 public key: one of `KEY_TYPES`, 32 bytes, and what a token made it for, such as `ssh:` (else empty)."""
+    """An Ed25519 public key: one of `KEY_TYPES`, 32 bytes, and of a token's key what it is for, such as `ssh:`."""
 
     type: str
     raw: bytes
@@ -87,7 +87,7 @@ def public_key(blob: bytes) -> PublicKey:
     """
     strings = split_strings(blob)
     key_type = _key_type(strings)
-    if len(strings) != (3 if key_type == TOKEN_TYPE else 2) or len(strings[1]) != KEY_SIZE:
+    if len(strings) != (3 if key_type == HARDWARE_TYPE else 2) or len(strings[1]) != KEY_SIZE:
         raise ValueError(f"its {key_type} value is not of {KEY_SIZE} bytes")
     application = b"".join(strings[2:])
     if b"\0" in application:
@@ -196,7 +196,7 @@ def _check_fields(reserved: bytes, hash_algorithm: bytes) -> None:
 
 def _signature_value(key_type: str, blob: bytes) -> tuple[bytes, bytes]:
     """The 64 bytes of an Ed25519 signature, and what a token adds to them."""
-    end = len(blob) - (_COUNTER_SIZE if key_type == TOKEN_TYPE else 0)
+    end = len(blob) - (_COUNTER_SIZE if key_type == HARDWARE_TYPE else 0)
     strings = split_strings(blob[: max(end, 0)])
     if _key_type(strings) != key_type:
         raise ValueError("its key and its signature are of two types")

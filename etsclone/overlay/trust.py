@@ -229,16 +229,20 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _parse_revoked(number: int, line: str) -> bytes:
     """The key of a line of a revocation list; ssh-keygen takes lines of public keys, and so do we."""
-    match = _PUBLIC_LINE.fullmatch(line)
     try:
-        if match is None:
-            raise ValueError("it does not read: keytype key [comment]")
-        return _decode_key(match["type"], match["key"])
+        return _decode_line(line)
     except ValueError as error:
         raise FormatError(
             f"line {number} of the revoked keys cannot be used: {error}",
             hint="write the public keys one a line, as in their .pub files; binary KRLs are not read",
         ) from error
+
+
+def _decode_line(line: str) -> bytes:
+    match = _PUBLIC_LINE.fullmatch(line)
+    if match is None:
+        raise ValueError("it does not read: keytype key [comment]")
+    return _decode_key(match["type"], match["key"])
 
 
 def _parse_line(number: int, line: str) -> Listing:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import tempfile
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import BinaryIO
 
 from etsclone.chroot import in_chroot, require_root
 from etsclone.commands.brd.inspect import header_facts
+from etsclone.commands.brd.recipients import site_checked
 from etsclone.commands.output import add_json, ask_passphrase, print_json
 from etsclone.commands.system import System, system_at, system_on_disk
 from etsclone.errors import TrustRefused
@@ -19,10 +21,11 @@ from etsclone.model.profile import Profile
 from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
 from etsclone.overlay.container import measure, read_envelope, write_overlay
-from etsclone.overlay.header import INVENTORY, PAYLOAD, digest
+from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS, digest
 from etsclone.overlay.heldkey import HeldKey, load_key
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
+from etsclone.overlay.sealing import sealing
 from etsclone.overlay.signing import SigningKey
 from etsclone.overlay.trust import Trust
 from etsclone.profiles import load_profile
@@ -71,12 +74,14 @@ def run(arguments: Namespace) -> None:
     """Scan, archive, sign, store.
 
     Raises:
-        NotRoot, StoreRefused, TrustRefused, KeyRefused, RootNotMounted: before anything was written.
+        NotRoot, StoreRefused, TrustRefused, KeyRefused, UsageError, RootNotMounted: before anything was written.
+        KeyRefused: also when an agent or a token does not sign in the end; nothing of it stays.
         StoreFull, DeviceError: when the store cannot take it; nothing of it stays.
     """
     require_root()
     store = open_store(arguments.store)
     store.check_role(arguments.role)
+    recipients = site_checked(store)
     profile = load_profile(store.profile)
     key = load_key(arguments.key, lambda: ask_passphrase(arguments.key))
     _check_signer(store, key, arguments.role)
@@ -91,8 +96,8 @@ def run(arguments: Namespace) -> None:
         tempfile.TemporaryFile() as listing,
         store.new_overlay(arguments.role) as new,
     ):
-        captured = _capture(system, profile, payload, listing)
-        header = _header(store, profile, new, system, captured, payload, listing)
+        captured = _capture(system, profile, payload, listing, recipients)
+        header = _header(store, profile, new, system, captured, (payload, listing))
         write_overlay(new.file, header, key.sign, payload, listing)
         new.commit()
     _report(new, header, captured, as_json=arguments.json)
@@ -107,12 +112,18 @@ def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
     return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 
-def _capture(system: System, profile: Profile, payload: BinaryIO, listing: BinaryIO) -> _Captured:
-    """Fill the two files from inside the system, and rewind them."""
+def _capture(
+    system: System,
+    profile: Profile,
+    payload: BinaryIO,
+    listing: BinaryIO,
+    recipients: Sequence[str],
+) -> _Captured:
+    """Fill the two files from inside the system, sealed if they are to be, and rewind them."""
 
     def work() -> _Captured:
         listed = 0
-        with inventory.writing(listing) as add:
+        with sealing(listing, recipients) as sealed, inventory.writing(sealed) as add:
 
             def count(entry: Entry) -> None:
                 nonlocal listed
@@ -120,7 +131,8 @@ def _capture(system: System, profile: Profile, payload: BinaryIO, listing: Binar
                 add(entry)
 
             seen = scan("/", profile.scope, skip=system.skip, listed=count)
-        archived = write_payload(payload, "/", seen.scope)
+        with sealing(payload, recipients) as sealed:
+            archived = write_payload(sealed, "/", seen.scope)
         payload.flush()
         listing.flush()
         return _Captured(
@@ -148,13 +160,13 @@ def _header(
     new: NewOverlay,
     system: System,
     captured: _Captured,
-    payload: BinaryIO,
-    listing: BinaryIO,
+    contents: tuple[BinaryIO, BinaryIO],
 ) -> Header:
     previous = digest(read_envelope(new.previous.path).header) if new.previous else None
-    members = (measure(PAYLOAD, payload), measure(INVENTORY, listing))
-    payload.seek(0)
-    listing.seek(0)
+    names = SEALED_MEMBERS if store.recipients else MEMBERS
+    members = tuple(measure(*each) for each in zip(names, contents, strict=True))
+    for stream in contents:
+        stream.seek(0)
     return Header(
         pair=store.pair,
         role=new.generation.role,
@@ -188,3 +200,5 @@ def _report(new: NewOverlay, header: Header, captured: _Captured, *, as_json: bo
     print(
         f"{captured.paths} paths of the role are kept, {captured.listed} paths of the system are listed"
     )
+    if header.sealed:
+        print("sealed: only a recovery key opens it")

@@ -403,7 +403,7 @@ def test_only_open_verified_makes_a_verified_overlay(
     overlay: bytes, header: Header, trust: Trust
 ) -> None:
     with pytest.raises(TypeError):
-        VerifiedOverlay(header, "", Signer("", ""), (), object())
+        VerifiedOverlay(header, "", Signer("", ""), True, (), object())
     with verified(overlay, trust) as found:
         with pytest.raises(ValueError, match="seal"):
             replace(found, header=header)  # type: ignore[call-arg]
