@@ -93,7 +93,7 @@ def _recipient(line: str) -> _Recipient:
 def _why_not(line: str) -> str:
     if line.startswith("sk-"):
         return "a hardware token can sign, but it cannot open: take `age-keygen` or `ssh-keygen -t ed25519`"
-    if line.startswith(("ssh-", "ecdsa-")) and not line.startswith(f"{KEY_TYPE} "):
+    if line.startswith(("ssh-", "ecdsa-")) and not line.startswith(KEY_TYPE):
         return "of the keys of OpenSSH only ssh-ed25519 can be sealed to: `ssh-keygen -t ed25519`, or `age-keygen`"
     return "it looks like age1... (`age-keygen`) or ssh-ed25519 AAAA... (`ssh-keygen -t ed25519`)"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from etsclone.commands.identity import add_identity, given_identities
 from etsclone.commands.output import add_json, print_json
 from etsclone.commands.trust import add_revoked, load_trust
-from etsclone.errors import EtscloneError, StoreRefused, VerificationFailed
+from etsclone.errors import EtscloneError, OverlaySealed, StoreRefused, VerificationFailed
 from etsclone.overlay import inventory
 from etsclone.overlay.container import VerifiedOverlay, open_verified
 from etsclone.overlay.payload import read_payload
@@ -129,7 +129,6 @@ def _verify_generation(
     previous: str | None,
 ) -> tuple[str, str, str | None]:
     """What is wrong with a generation (empty: nothing), its `_contents`, and the digest for the next one to name."""
-    contents = ""
     try:
         with open_verified(
             item.path,
@@ -143,5 +142,9 @@ def _verify_generation(
             if overlay.header.previous != previous:
                 return "it does not follow the generation before it", contents, overlay.digest
             return "", contents, overlay.digest
+    except OverlaySealed as error:
+        # All but its contents can still be looked at.
+        problem, contents, link = _verify_generation(store, item, trust, None, previous)
+        return problem or error.message, contents, link
     except EtscloneError as error:
-        return error.message, contents, None
+        return error.message, "", None
