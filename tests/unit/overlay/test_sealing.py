@@ -1,5 +1,6 @@
 """Sealing against the real `age` program, and against whoever wants to slip something in."""
 
+import base64
 import errno
 import io
 import os
@@ -28,8 +29,23 @@ from etsclone.overlay.sealing import (
 SshKeygen = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 PLAIN = b"root:$y$j9T$secret\n" * 10_000
+BITS = {"rsa": "1024", "ecdsa": "256"}
 SECRET = pyrage.x25519.Identity.generate()
 AGE = str(SECRET.to_public())
+
+# An identity as `age -p` encrypts it, with the passphrase "sesame", but for the work factor: 1 in place of 18, which
+# takes a second and 256 MiB. Its public key, and the file.
+LOCKED = "age1lfuctsul7jq4va80lawa4vyesf6tedd7ztn6ksjzc40a5tl9sp3qty9c5h"
+LOCKED_FILE = b"""\
+-----BEGIN AGE ENCRYPTED FILE-----
+YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IHNjcnlwdCByc0ozVXpsamdDZWlQZG5C
+U3BMMDd3IDEKZkNZZHhybEFmZ0RlRmdXL093Q2ZGem5yaDRuelMwU05Vc1pEVVFL
+QmpBcwotLS0gZkFqNWpmblBMc0RRWTg0SW9JdWl0NGlFKzhqYy9Jck0yaFJBSWFE
+YUVRNAp3apuxlxxOWSOm/qao9ZkMVO5Y9OJsCj+n8VTdL/1o+N2WPWTtJ5vMxgEr
+QULgYjZrDu7PafDjEeNFbOw3kvaGtbiQNmUZSiL/wubco/0AY0XB8nF6a6YZDPnL
+LKdAkkHdnE8NxgR1n2n03g==
+-----END AGE ENCRYPTED FILE-----
+"""
 
 
 def no_passphrase() -> bytes:
@@ -234,15 +250,15 @@ def test_nothing_stays_open_and_no_thread_runs_on() -> None:
 
 
 def test_memory_does_not_grow_with_what_is_sealed(tmp_path: Path) -> None:
-    """256 MiB are sealed and opened in a process that may not have more than 160 MiB for everything."""
+    """96 MiB are sealed and opened in a process that may not have more than 64 MiB for everything."""
     program = f"""
 import resource, tempfile
 from pathlib import Path
 from etsclone.overlay.sealing import load_identities, sealing, unseal
-resource.setrlimit(resource.RLIMIT_DATA, (160 << 20, 160 << 20))
+resource.setrlimit(resource.RLIMIT_DATA, (64 << 20, 64 << 20))
 with tempfile.TemporaryFile(dir={str(tmp_path)!r}) as out, tempfile.TemporaryFile(dir={str(tmp_path)!r}) as back:
     with sealing(out, [{AGE!r}]) as file:
-        for _ in range(256):
+        for _ in range(96):
             file.write(bytes(1 << 20))
     unseal(out, back, load_identities(Path({str(tmp_path / "key")!r}), bytes), "x")
     print(back.tell())
@@ -253,7 +269,7 @@ with tempfile.TemporaryFile(dir={str(tmp_path)!r}) as out, tempfile.TemporaryFil
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert done.stdout == f"{256 << 20}\n", done.stderr
+    assert done.stdout == f"{96 << 20}\n", done.stderr
 
 
 # --- recipients -----------------------------------------------------------------------------------------------------
@@ -275,7 +291,7 @@ def test_recipients_are_kept_as_they_were_written(ssh_key: Path) -> None:
 def test_other_keys_of_openssh_are_refused_with_a_hint(
     kind: str, hint: str, tmp_path: Path, ssh_keygen: SshKeygen
 ) -> None:
-    ssh_keygen("-q", "-t", kind, "-N", "", "-f", tmp_path / "key")
+    ssh_keygen("-q", "-t", kind, "-b", BITS[kind], "-N", "", "-f", tmp_path / "key")
     with pytest.raises(KeyRefused, match="that can be sealed to") as caught:
         parse_recipient((tmp_path / "key.pub").read_text())
     assert hint in caught.value.hint
@@ -337,10 +353,11 @@ def test_an_ssh_identity_with_a_passphrase_asks_for_it(
 
 
 @pytest.mark.parametrize("armored", [False, True])
-def test_an_age_identity_with_a_passphrase_asks_for_it(tmp_path: Path, armored: bool) -> None:
+def test_an_age_identity_with_a_passphrase_asks_for_it(tmp_path: Path, *, armored: bool) -> None:
     path = tmp_path / "key.age"
-    path.write_bytes(pyrage.passphrase.encrypt(f"{SECRET}\n".encode(), "sesame", armored))
-    assert opened(sealed(PLAIN, AGE), load_identities(path, lambda: b"sesame")) == PLAIN
+    lines = LOCKED_FILE.splitlines()
+    path.write_bytes(LOCKED_FILE if armored else base64.b64decode(b"".join(lines[1:-1])))
+    assert opened(sealed(PLAIN, LOCKED), load_identities(path, lambda: b"sesame")) == PLAIN
     for wrong in (b"Sesame", b"\xff"):
         with pytest.raises(KeyRefused, match="passphrase does not open"):
             load_identities(path, lambda answer=wrong: answer)  # type: ignore[misc]
@@ -380,7 +397,7 @@ def test_what_is_no_identity_is_refused(content: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
 def test_other_private_keys_are_refused(kind: str, tmp_path: Path, ssh_keygen: SshKeygen) -> None:
-    ssh_keygen("-q", "-t", kind, "-N", "", "-f", tmp_path / "key")
+    ssh_keygen("-q", "-t", kind, "-b", BITS[kind], "-N", "", "-f", tmp_path / "key")
     with pytest.raises(KeyRefused, match="not of the type Ed25519"):
         load_identities(tmp_path / "key", no_passphrase)
 
