@@ -30,7 +30,9 @@ SshKeygen = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 PLAIN = b"root:$y$j9T$secret\n" * 10_000
 BITS = {"rsa": "1024", "ecdsa": "256"}
-SECRET = pyrage.x25519.Identity.generate()
+SECRET = pyrage.x25519.Identity.from_str(
+    "AGE-SECRET-KEY-1RFW0S9JYMQTRM402MFG0PTVHYNSQ6TEGHZLGLXYEW0PH6ZKA2LEQZ44AWS"
+)
 AGE = str(SECRET.to_public())
 
 # An identity as `age -p` encrypts it, with the passphrase "sesame", but for the work factor: 1 in place of 18, which
