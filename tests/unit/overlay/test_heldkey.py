@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from agents import SoftToken, add, ssh_agent, token_agent
 
 from etsclone.errors import KeyRefused, SignatureInvalid
 from etsclone.model.brd import NAMESPACE, RECEIPT_NAMESPACE
@@ -13,7 +14,6 @@ from etsclone.overlay.heldkey import HeldKey, load_key
 from etsclone.overlay.signing import SigningKey, check, generate_key, sign, verify
 from etsclone.overlay.sshwire import parse_signature
 from etsclone.overlay.trust import Trust, add_signer, public_key_line
-from overlay.agents import SoftToken, add, ssh_agent, token_agent
 
 SshKeygen = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
