@@ -4,6 +4,7 @@ What is not in a file is asked for through `ssh-keygen -Y sign`, which knows age
 checked here like anybody's before they are used.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from etsclone.overlay.signing import SigningKey, check, parse_private_key, read_
 from etsclone.overlay.sshwire import HARDWARE_TYPE, fingerprint, private_file_key, split_strings
 from etsclone.overlay.trust import parse_public_key
 from etsclone.run import run
+
+logger = logging.getLogger(__name__)
 
 _MAX_PUBLIC = 16 * 1024
 _PUBLIC_STARTS = ("ssh-", "ecdsa-", "sk-")
@@ -37,6 +40,11 @@ class HeldKey:
         """The key's SHA256 fingerprint, as `ssh-keygen -l` prints it."""
         return fingerprint(self.public_key)
 
+    @property
+    def in_token(self) -> bool:
+        """Whether a hardware token holds it, and not ssh-agent itself."""
+        return _is_in_token(self.public_key)
+
     def sign(self, message: bytes, namespace: str = NAMESPACE) -> bytes:
         """The armored signature over `message`, checked; a token may wait to be touched meanwhile.
 
@@ -44,9 +52,12 @@ class HeldKey:
             KeyRefused: when agent or token do not sign, or not with this key.
             MissingProgram: without ssh-keygen.
         """
+        if self.in_token:
+            logger.warning("the token is asked to sign: touch it if it blinks")
         arguments = ("-q", "-Y", "sign", "-n", namespace, "-f", self.path)
         try:
-            armored = run("ssh-keygen", arguments, feed=message).stdout.encode()
+            said = run("ssh-keygen", arguments, feed=message).stdout
+            armored = said.encode("utf-8", "surrogateescape")
             signature = check(message, armored, namespace)
         except (CommandFailed, SignatureInvalid) as error:
             raise KeyRefused(
@@ -90,7 +101,7 @@ def _private_key(path: Path, ask_passphrase: Callable[[], bytes]) -> SigningKey 
     data = read_private(path)
     try:
         public, encrypted = private_file_key(data)
-        in_token = split_strings(public)[:1] == [HARDWARE_TYPE.encode()]
+        in_token = _is_in_token(public)
     except ValueError:
         # Not for us to judge: `parse_private_key` knows what is wrong with it.
         return parse_private_key(path, data, ask_passphrase)
@@ -115,6 +126,10 @@ def _public_key(path: Path) -> bytes | None:
             f"the key in {path} is not of the type Ed25519",
             hint="`etsclone brd keygen` or `ssh-keygen -t ed25519` makes one",
         ) from error
+
+
+def _is_in_token(public: bytes) -> bool:
+    return split_strings(public)[:1] == [HARDWARE_TYPE.encode()]
 
 
 def _agent_holds(public: bytes) -> bool:

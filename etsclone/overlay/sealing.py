@@ -30,6 +30,7 @@ _LAST_LINE = re.compile(rb"\n--- [A-Za-z0-9+/]{43}\n")
 _ARMOR = b"-----BEGIN AGE ENCRYPTED FILE-----"
 _SSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _IDENTITY_START = "AGE-SECRET-KEY-1"
+_IDENTITY_HINT = "name the private key: a file of `age-keygen`, or an OpenSSH ssh-ed25519 key"
 _MAX_IDENTITY = 64 * 1024
 
 _Recipient = pyrage.x25519.Recipient | pyrage.ssh.Recipient
@@ -142,9 +143,6 @@ def _age_identities(path: Path, data: bytes) -> tuple[_Identity, ...]:
     return keys
 
 
-_IDENTITY_HINT = "name the private key: a file of `age-keygen`, or an OpenSSH ssh-ed25519 key"
-
-
 def _with_passphrase(path: Path, data: bytes, passphrase: bytes) -> bytes:
     try:
         return bytes(pyrage.passphrase.decrypt(data, passphrase.decode()))
@@ -191,13 +189,12 @@ def _seal(
     reader: int, out: BinaryIO, keys: list[_Recipient], failures: list[BaseException]
 ) -> None:
     sink = _Watched(out)
-    with open(
-        reader, "rb"
-    ) as source:  # closed early, it breaks the pipe: the other side must not wait for ever
+    # Closed early, it breaks the pipe: the other side must not wait for ever.
+    with open(reader, "rb") as source:
         try:
             pyrage.encrypt_io(source, sink, keys)
         except (pyrage.EncryptError, OSError) as error:
-            failures.append(error)
+            failures.append(EtscloneError(f"sealing failed: {error}"))
     # First what really happened; the library only words it anew.
     failures[:0] = sink.errors
 
