@@ -169,6 +169,23 @@ def test_a_revoked_key_is_not_believed(pair: Pair) -> None:
     assert etsclone(*words, revoked).returncode == 0
 
 
+def test_a_clones_own_list_of_revoked_keys_counts(pair: Pair) -> None:
+    """Where the rescue system has no list of trusted keys, the clone's own is taken, and so is what it revokes."""
+    clone = pair.disk("secondary")
+    own = "etc/etsclone"
+    with mounted(clone) as root:
+        (root / own).mkdir()
+        shutil.copy(pair.trust, root / own / "allowed_signers")
+        shutil.copy(pair.folder / "primary.key.pub", root / own / "revoked_keys")
+    words = ("rebuild", clone, "--store", pair.store, "--role", "primary", "--yes")
+    identity = ("--identity", pair.folder / "recovery")
+    refuses(etsclone(*words, *identity), 4, "signed by a revoked key")
+    with mounted(clone) as root:
+        (root / own / "revoked_keys").unlink()
+    done = etsclone(*words, *identity)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_agent_signs_a_capture(pair: Pair, tmp_path: Path) -> None:
     key = pair.folder / "primary.key"
     with ssh_agent(tmp_path) as agent:

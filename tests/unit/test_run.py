@@ -53,6 +53,17 @@ def test_the_locale_is_fixed(install: Install, monkeypatch: pytest.MonkeyPatch) 
     assert run("blkid", []).stdout == "C.UTF-8\n"
 
 
+def test_a_program_reads_what_it_is_fed(install: Install) -> None:
+    install("blkid", "exec cat")
+    fed = bytes(range(1, 128)) * 2000
+    assert run("blkid", [], feed=fed).stdout.encode() == fed
+
+
+def test_a_program_that_does_not_read_is_no_failure(install: Install) -> None:
+    install("blkid", "echo done")
+    assert run("blkid", [], feed=bytes(1 << 20)).stdout == "done\n"
+
+
 def test_a_program_has_nothing_to_read(install: Install) -> None:
     install("blkid", "exec cat")
     assert run("blkid", []).stdout == ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from agents import SoftToken, add, ssh_agent, token_agent
 
+from etsclone.commands.receipt import signer
 from etsclone.errors import KeyRefused, SignatureInvalid
 from etsclone.model.brd import NAMESPACE, RECEIPT_NAMESPACE
 from etsclone.overlay.heldkey import HeldKey, load_key
@@ -94,6 +95,13 @@ def test_a_key_with_a_passphrase_that_the_agent_holds_needs_none(agent: Path, lo
     held = load_key(locked, no_passphrase)
     assert isinstance(held, HeldKey)
     assert held.sign(MESSAGE) == sign(MESSAGE, load_without_agent(locked))
+
+
+def test_an_agent_signs_receipts(agent: Path, key_path: Path, key: SigningKey) -> None:
+    add(agent, key_path)
+    make = signer(key_path.with_name(f"{key_path.name}.pub"))
+    assert make is not None
+    assert make(MESSAGE) == sign(MESSAGE, key, RECEIPT_NAMESPACE)
 
 
 def load_without_agent(path: Path) -> SigningKey:
