@@ -112,6 +112,10 @@ class KeyRefused(Refused):
     """A key file cannot be used: not Ed25519, readable by others, wrong passphrase; or it would be overwritten."""
 
 
+class OverlaySealed(Refused):
+    """The contents of an overlay are sealed, and no identity that opens them was given."""
+
+
 class ScopeConflict(Refused):
     """Applying the overlay would have to change something outside its scope."""
 
