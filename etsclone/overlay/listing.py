@@ -64,18 +64,15 @@ class Listing:
     def take(self) -> Entry:
         """The same, and go on behind it."""
         entry = self.entry()
-        self._pass(len(self._line()) + 1)
+        self.skip(len(self._line()) + 1)
         return entry
 
-    def pass_equal(self, other: "Listing") -> None:
-        """Go on, on both sides, behind the whole lines that are the same in what both are looking at."""
-        same = _equal(self._window, self._at, other._window, other._at)
-        length = self._window.rfind(b"\n", self._at, self._at + same) + 1 - self._at
-        if length > 0:
-            self._pass(length)
-            other._pass(length)
+    def ahead(self) -> tuple[bytes, int]:
+        """Whole lines, and the position among them of the next one."""
+        return self._window, self._at
 
-    def _pass(self, length: int) -> None:
+    def skip(self, length: int) -> None:
+        """Go on behind `length` bytes, which must be whole lines of what is ahead."""
         self._at += length
         self._entry = None
 
@@ -88,11 +85,11 @@ class Listing:
     def _head(self) -> tuple[Package, ...]:
         if self.at_end() or self._line() != FIRST_LINE:
             raise HostilePayload("inventory does not begin as mtree files do")
-        self._pass(len(FIRST_LINE) + 1)
+        self.skip(len(FIRST_LINE) + 1)
         packages: list[Package] = []
         while not self.at_end() and (line := self._line()).startswith(PACKAGE):
             packages.append(package_of(line, packages[-1] if packages else None))
-            self._pass(len(line) + 1)
+            self.skip(len(line) + 1)
         return tuple(packages)
 
 
@@ -105,7 +102,7 @@ def differing(left: Listing, right: Listing) -> Iterator[Pair]:
         HostilePayload: when a line that differs is not as it must be.
     """
     while not (left.at_end() or right.at_end()):
-        left.pass_equal(right)
+        _skip_equal(left, right)
         if left.at_end() or right.at_end():
             break
         before, after = left.entry(), right.entry()
@@ -119,6 +116,16 @@ def differing(left: Listing, right: Listing) -> Iterator[Pair]:
         yield left.take(), None
     while not right.at_end():
         yield None, right.take()
+
+
+def _skip_equal(left: Listing, right: Listing) -> None:
+    """Go on, on both sides, behind the whole lines that are the same in what both have ahead."""
+    (window, start), (twin, other) = left.ahead(), right.ahead()
+    same = _equal(window, start, twin, other)
+    length = window.rfind(b"\n", start, start + same) + 1 - start
+    if length > 0:
+        left.skip(length)
+        right.skip(length)
 
 
 def _equal(left: bytes, start: int, right: bytes, other: int) -> int:

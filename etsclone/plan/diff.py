@@ -90,7 +90,8 @@ class _Sorter:
         entry = after or before
         if entry is None:
             return
-        change, what = Change.ADDED if after else Change.REMOVED, ()
+        change = Change.ADDED if after else Change.REMOVED
+        what: tuple[str, ...] = ()
         if before and after:
             change, what = Change.CHANGED, what_differs(before, after)
             if not what:

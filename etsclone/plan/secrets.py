@@ -43,8 +43,9 @@ _PRIVATE_KEY = re.compile(
     rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|AGE-SECRET-KEY-1", re.IGNORECASE
 )
 _VALUE = re.compile(
-    r"(?i)\b([a-z0-9_.-]{0,40}(?:passw(?:or)?d|passphrase|secret|psk|private[ _-]?key|api[ _-]?key|token|community)[a-z0-9_-]*"
-    r"[\"']?\s*(?:[=:]|\s)\s*)(\S.*)"
+    r"(?i)\b([a-z0-9_.-]{0,40}"
+    r"(?:passw(?:or)?d|passphrase|secret|psk|private[ _-]?key|api[ _-]?key|token|community)"
+    r"[a-z0-9_-]*[\"']?\s*(?:[=:]|\s)\s*)(\S.*)"
 )
 
 MASK = "********"

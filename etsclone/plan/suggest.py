@@ -1,13 +1,12 @@
 """Lines for a profile that would claim what no list claims yet: a proposal for a person to look over."""
 
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from etsclone.model.diff import Change, Difference, PackageChange
-from etsclone.model.tree import Kind, name_of, parent_of, printable
+from etsclone.model.tree import name_of, parent_of
 
 FEW = 3
 """From how many differing siblings on they are claimed together."""
@@ -33,7 +32,6 @@ _VOLATILE = re.compile(
     rb"|.*/(?:\.cache|__pycache__|lost\+found|\.[a-z]*_history)(?:/.*)?"
 )
 _STATE = re.compile(rb"/var/.*")
-_GLOB = re.compile(r"[*?\[]")
 
 
 def suggestion(differences: Sequence[Difference], packages: Sequence[PackageChange] = ()) -> str:
@@ -72,10 +70,10 @@ def _together(folder: bytes, members: Sequence[Difference]) -> str | None:
     """One pattern for many differing siblings: those with their ending, or all that the folder holds."""
     if len(members) < FEW or len({_list_for([member]) for member in members}) > 1:
         return None
-    endings = {os.path.splitext(name_of(member.path))[1] for member in members}
-    ending = endings.pop() if len(endings) == 1 else b""
-    if ending:
-        return f"{_exactly(folder)}/*{_component(ending)}"
+    endings = {name_of(member.path).rpartition(b".")[1:] for member in members}
+    dot, ending = endings.pop() if len(endings) == 1 else (b"", b"")
+    if dot and ending:
+        return f"{_exactly(folder)}/*.{_component(ending)}"
     return None if _COMMON.fullmatch(folder) else _exactly(folder)
 
 
@@ -115,12 +113,16 @@ def _component(name: bytes) -> str:
     """A component that matches exactly this name, or, of what only one machine is called, every name."""
     if _OF_ONE_MACHINE.fullmatch(name):
         return "*"
-    text = os.fsdecode(name)
-    text = _GLOB.sub(lambda match: f"[{match[0]}]", text)
-    # What TOML cannot hold: bytes that are no UTF-8. The wildcard is for one byte, as in the name.
-    return re.sub("[\ud800-\udfff]", "?", text)
+    return "".join(map(_character, name.decode("utf-8", "surrogateescape")))
+
+
+def _character(char: str) -> str:
+    if char in "*?[":
+        return f"[{char}]"
+    # What no signed header takes: the wildcard stands for one byte of it.
+    return char if char.isprintable() else "?" * len(char.encode("utf-8", "surrogateescape"))
 
 
 def _string(text: str) -> str:
-    """A basic string of TOML: as JSON writes it, but that TOML allows no DEL either."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+    """A basic string of TOML: printable text is written as in JSON."""
+    return json.dumps(text, ensure_ascii=False)

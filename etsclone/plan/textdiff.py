@@ -20,7 +20,7 @@ class Shown(Enum):
     TEXT = "text"
     BINARY = "binary"
     LARGE = "large"
-    SECRET = "secret"
+    SECRET = "secret"  # noqa: S105 - a word, not one
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class TextDiff:
-    """What is shown of a file: the lines of a unified diff for TEXT, digests for BINARY and LARGE, nothing for SECRET."""
+    """What is shown of a file: for TEXT a unified diff, for BINARY and LARGE digests, for SECRET nothing."""
 
     path: bytes
     shown: Shown
@@ -79,7 +79,8 @@ def _unified(
         f"{label}{printable(path)}" if side else "/dev/null"
         for label, side in zip(labels, sides, strict=True)
     ]
-    for number, line in enumerate(difflib.unified_diff(before, after, *names, lineterm="")):
+    lines = difflib.unified_diff(before, after, names[0], names[1], lineterm="")
+    for number, line in enumerate(lines):
         yield line.removesuffix("\n")
         # The first two lines name the files; those of hunks have no end either.
         if number > 1 and not line.endswith(("\n", "@@")):

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser
 
-from etsclone.commands.brd import capture, init, inspect, keygen, trust, verify
+from etsclone.commands.brd import capture, diff, init, inspect, keygen, log, trust, verify
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -23,6 +23,8 @@ def configure(parser: ArgumentParser) -> None:
             "show what an overlay says of itself, and whose key signed it",
             inspect.configure_show,
         ),
+        ("diff", "tell what two overlays, trees or disks differ in", diff.configure),
+        ("log", "tell what changed from generation to generation", log.configure),
         (
             "verify",
             "check every signature, digest and link of an overlay or a store",

@@ -5,22 +5,26 @@ import getpass
 import logging
 import tempfile
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from etsclone.chroot import in_chroot, require_root
+from etsclone.commands.brd.drift import unclaimed_notes
 from etsclone.commands.brd.inspect import header_facts
 from etsclone.commands.output import add_json, print_json
+from etsclone.commands.packages import installed_by_rpm
 from etsclone.commands.system import System, system_at, system_on_disk
 from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
+from etsclone.model.scope import Scope
 from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
 from etsclone.overlay.container import measure, read_envelope, write_overlay
 from etsclone.overlay.header import INVENTORY, PAYLOAD, digest
+from etsclone.overlay.packages import dpkg_packages
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
 from etsclone.overlay.signing import SigningKey, load_private_key, sign
@@ -33,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Captured:
+class Captured:
     """What the child process inside the system tells: host name, how many paths, and what people should know."""
 
     host: str
@@ -64,6 +68,12 @@ def configure(parser: ArgumentParser) -> None:
         help="where the system is mounted (default: /, this system)",
     )
     where.add_argument("--disk", metavar="DISK", help="disk or image file that carries the system")
+    parser.add_argument(
+        "--trust",
+        metavar="FILE",
+        type=Path,
+        help="allowed_signers file to trust the overlays by that this one is compared with",
+    )
     add_json(parser)
 
 
@@ -93,10 +103,17 @@ def run(arguments: Namespace) -> None:
         tempfile.TemporaryFile() as listing,
         store.new_overlay(arguments.role) as new,
     ):
-        captured = _capture(system, profile, payload, listing)
+        captured = capture_system(system, profile.scope, payload, listing)
         header = _header(store, profile, new, system, captured, payload, listing)
         write_overlay(new.file, header, lambda message: sign(message, key), payload, listing)
         new.commit()
+        captured = replace(
+            captured,
+            warnings=(
+                *captured.warnings,
+                *unclaimed_notes(store, new.generation, profile, listing, arguments.trust),
+            ),
+        )
     _report(new, header, captured, as_json=arguments.json)
 
 
@@ -109,24 +126,25 @@ def _check_signer(store: Store, key: SigningKey, role: str) -> Signer:
     return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 
-def _capture(system: System, profile: Profile, payload: BinaryIO, listing: BinaryIO) -> _Captured:
+def capture_system(system: System, scope: Scope, payload: BinaryIO, listing: BinaryIO) -> Captured:
     """Fill the two files from inside the system, and rewind them."""
+    rpm, notes = installed_by_rpm(system.folder)
 
-    def work() -> _Captured:
+    def work() -> Captured:
         listed = 0
-        with inventory.writing(listing) as add:
+        with inventory.writing(listing, rpm if rpm.packages else dpkg_packages("/")) as add:
 
             def count(entry: Entry) -> None:
                 nonlocal listed
                 listed += 1
                 add(entry)
 
-            seen = scan("/", profile.scope, skip=system.skip, listed=count)
+            seen = scan("/", scope, skip=system.skip, listed=count)
         archived = write_payload(payload, "/", seen.scope)
         payload.flush()
         listing.flush()
-        return _Captured(
-            _host_name(), len(archived.tree), listed, (*seen.warnings, *archived.warnings)
+        return Captured(
+            _host_name(), len(archived.tree), listed, (*notes, *seen.warnings, *archived.warnings)
         )
 
     captured = in_chroot(system.folder, work)
@@ -149,7 +167,7 @@ def _header(
     profile: Profile,
     new: NewOverlay,
     system: System,
-    captured: _Captured,
+    captured: Captured,
     payload: BinaryIO,
     listing: BinaryIO,
 ) -> Header:
@@ -172,7 +190,7 @@ def _header(
     )
 
 
-def _report(new: NewOverlay, header: Header, captured: _Captured, *, as_json: bool) -> None:
+def _report(new: NewOverlay, header: Header, captured: Captured, *, as_json: bool) -> None:
     path = new.generation.path
     size = path.stat().st_size
     if as_json:
