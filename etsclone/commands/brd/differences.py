@@ -72,7 +72,8 @@ def package_line(change: PackageChange) -> str:
 
 def path_line(difference: Difference) -> str:
     """A path in one line: `~ /etc/hosts (content)`, `+ /opt/tool (folder, 31 paths)`."""
-    words = list(difference.what)
+    # That the time differs too goes without saying.
+    words = [word for word in difference.what if word != "time"] or list(difference.what)
     if difference.change is Change.BENEATH:
         words = [f"{_paths(difference.paths)} beneath"]
     elif difference.change is not Change.CHANGED:
