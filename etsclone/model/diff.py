@@ -82,3 +82,21 @@ class Comparison:
     def unclaimed(self) -> int:
         """How many things a rebuild would miss: packages, and paths that belong to none of them."""
         return len(self.packages) + self.paths[Meaning.UNCLAIMED]
+
+
+class Shown(Enum):
+    """How a content is shown. The values are the words that programs read."""
+
+    TEXT = "text"
+    BINARY = "binary"
+    LARGE = "large"
+    SECRET = "secret"  # noqa: S105 - a word, not one
+
+
+@dataclass(frozen=True, slots=True)
+class TextDiff:
+    """What is shown of a file: for TEXT a unified diff, for BINARY and LARGE digests, for SECRET nothing."""
+
+    path: bytes
+    shown: Shown
+    lines: tuple[str, ...] = ()

@@ -4,8 +4,8 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 
+from etsclone.model.diff import Shown, TextDiff
 from etsclone.model.tree import Entry, printable
 from etsclone.plan.secrets import is_secret, masked
 from etsclone.units import KIB
@@ -14,30 +14,12 @@ MOST = 256 * KIB
 """Bytes of a file that are compared line by line: the time for it grows with the square of its lines."""
 
 
-class Shown(Enum):
-    """How a content is shown. The values are the words that programs read."""
-
-    TEXT = "text"
-    BINARY = "binary"
-    LARGE = "large"
-    SECRET = "secret"  # noqa: S105 - a word, not one
-
-
 @dataclass(frozen=True, slots=True)
 class Side:
     """A file on one side and its content."""
 
     entry: Entry
     content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TextDiff:
-    """What is shown of a file: for TEXT a unified diff, for BINARY and LARGE digests, for SECRET nothing."""
-
-    path: bytes
-    shown: Shown
-    lines: tuple[str, ...] = ()
 
 
 def text_diff(

@@ -2,13 +2,10 @@
 
 import contextlib
 import os
-import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from etsclone.chroot import require_root
-from etsclone.commands.brd.capture import capture_system
 from etsclone.commands.brd.differences import (
     comparison_facts,
     print_comparison,
@@ -19,24 +16,15 @@ from etsclone.commands.brd.sides import (
     OverlayPlace,
     Place,
     Side,
-    TreePlace,
     compared,
     find_place,
     overlay_side,
     place_in,
-    secret_patterns,
 )
 from etsclone.commands.output import add_json, print_json
-from etsclone.commands.system import system_at, system_on_disk
 from etsclone.errors import UsageError
-from etsclone.model.diff import Comparison, Meaning
+from etsclone.model.diff import Meaning, TextDiff
 from etsclone.model.scope import Scope
-from etsclone.model.tree import Kind
-from etsclone.overlay.payload import Payload, read_payload
-from etsclone.plan import textdiff
-from etsclone.plan.secrets import secret_paths
-from etsclone.plan.suggest import suggestion
-from etsclone.plan.textdiff import TextDiff, text_diff
 from etsclone.profiles import load_profile
 from etsclone.store.folder import CONFIG, open_store
 
@@ -84,12 +72,16 @@ def run(arguments: Namespace) -> None:
     with _sides(places, scope, arguments) as (left, right):
         comparison = compared(left, right, (scope,) if scope else ())
         texts: list[TextDiff] = []
-        if not (arguments.brief or arguments.suggest):
-            texts = list(_texts(comparison, left, right, show_secrets=arguments.show_secrets))
+        if comparison.differences[Meaning.SCOPE] and not (arguments.brief or arguments.suggest):
+            from etsclone.commands.brd.texts import texts_of  # noqa: PLC0415 - only where files differ
+
+            texts = list(texts_of(comparison, left, right, show_secrets=arguments.show_secrets))
     if arguments.json:
         sides = {"before": left.name, "after": right.name}
         print_json(sides | comparison_facts(comparison) | {"texts": text_facts(texts)})
     elif arguments.suggest:
+        from etsclone.plan.suggest import suggestion  # noqa: PLC0415 - seldom asked for
+
         print(suggestion(comparison.differences[Meaning.UNCLAIMED], comparison.packages), end="")
     else:
         print(f"- {left.name}\n+ {right.name}")
@@ -133,56 +125,8 @@ def _sides(
                 raise UsageError(
                     "neither side has a scope", hint="give --profile with the kind of server"
                 )
+            from etsclone.commands.brd.trees import tree_side  # noqa: PLC0415 - overlays need no disks
+
             profile = arguments.profile or (known.profile if known else "")
-            sides.append(stack.enter_context(_tree_side(place, by, profile)))
+            sides.append(stack.enter_context(tree_side(place, by, profile)))
         yield sides[0], sides[1]
-
-
-@contextlib.contextmanager
-def _tree_side(place: TreePlace, scope: Scope, profile: str) -> Iterator[Side]:
-    """Take a tree as a capture does, into files that nobody else sees."""
-    require_root()
-    source = system_on_disk(place.path, writable=False) if place.disk else system_at(place.path)
-    with (
-        tempfile.TemporaryFile() as payload,
-        tempfile.TemporaryFile() as listing,
-        source as system,
-    ):
-        capture_system(system, scope, payload, listing)
-
-        yield Side(place.path, place.path, scope, profile, lambda: listing, lambda: payload)
-
-
-def _texts(
-    comparison: Comparison, left: Side, right: Side, *, show_secrets: bool
-) -> Iterator[TextDiff]:
-    """How the contents of files in scope differ."""
-    paths = [
-        each.path
-        for each in comparison.differences[Meaning.SCOPE]
-        if each.kind is Kind.FILE and (not each.what or {"content", "kind"} & set(each.what))
-    ]
-    if not (paths and left.payload and right.payload):
-        return
-    secrets = None if show_secrets else secret_paths(secret_patterns(left.profile, right.profile))
-    with (
-        read_payload(left.payload(), left.scope) as before,
-        read_payload(right.payload(), right.scope) as after,
-    ):
-        for path in paths:
-            sides = _content(before, path), _content(after, path)
-            if any(sides):
-                yield text_diff(*sides, (left.label, right.label), secrets)
-
-
-def _content(payload: Payload, path: bytes) -> textdiff.Side | None:
-    """A file as the payload holds it; without its content when there is too much of it to be shown."""
-    entry = payload.tree.get(path)
-    if entry is None or entry.kind is not Kind.FILE:
-        return None
-    if entry.size > textdiff.MOST:
-        return textdiff.Side(entry, b"")
-    content = bytearray(entry.size)
-    for offset, piece in payload.pieces(entry.link_to or path):
-        content[offset : offset + len(piece)] = piece
-    return textdiff.Side(entry, bytes(content))

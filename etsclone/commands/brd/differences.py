@@ -3,9 +3,17 @@
 import os
 from collections.abc import Callable, Sequence
 
-from etsclone.model.diff import Change, Comparison, Course, Difference, Meaning, PackageChange
+from etsclone.model.diff import (
+    Change,
+    Comparison,
+    Course,
+    Difference,
+    Meaning,
+    PackageChange,
+    Shown,
+    TextDiff,
+)
 from etsclone.model.tree import Kind, printable
-from etsclone.plan.textdiff import Shown, TextDiff
 
 FEW_LINES = 100
 """How many lines of one meaning are printed unless all are asked for."""
