@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from measure import BenchError, tool
+from measure import MIB, BenchError, tool
 
 from etsclone.model.brd import CloneIdentity, Header
 from etsclone.model.scope import Scope
@@ -21,22 +21,22 @@ from etsclone.overlay.header import INVENTORY, PAYLOAD
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.signing import load_private_key, sign
 
-LARGEST = 64 * 1024
-"""Bytes of a file of /usr that is taken. The large ones are left out: diff would need longer for them, brd diff not."""
+LARGEST = 16 * MIB
+"""Of the files of /usr that are taken. Larger ones would need memory, and time of diff alone."""
 
 CHANGED_EVERY = 500
 ROLES = ("primary", "secondary")
 
 
 @contextmanager
-def trees(work: Path, files: int) -> Iterator[tuple[Path, Path]]:
-    """Two trees of `files` files on filesystems in memory; every 500th is another one in the second."""
+def trees(work: Path, files: int, *, in_memory: bool) -> Iterator[tuple[Path, Path]]:
+    """Two trees of `files` files, each a mount point as a capture wants it; every 500th differs in the second."""
     first, second = (work / role for role in ROLES)
     mounted: list[Path] = []
     try:
         for folder in (first, second):
             folder.mkdir()
-            tool("mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", folder)
+            _mount(folder, in_memory=in_memory)
             mounted.append(folder)
         _fill(first, files)
         tool("cp", "-a", f"{first}/.", second)
@@ -67,6 +67,17 @@ def synthetic(work: Path, files: int) -> tuple[Path, Path]:
         with path.open("wb") as out:
             _write(out, work, role, files)
     return first, second
+
+
+def _mount(folder: Path, *, in_memory: bool) -> None:
+    if in_memory:
+        tool("mount", "-t", "tmpfs", "-o", "size=8g", "tmpfs", folder)
+        return
+    image = folder.with_suffix(".raw")
+    with image.open("wb") as file:
+        file.truncate(12 << 30)
+    tool("mkfs.ext4", "-q", "-F", "-N", "400000", image)
+    tool("mount", "-o", "loop", image, folder)
 
 
 def _fill(root: Path, files: int) -> None:
