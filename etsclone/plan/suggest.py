@@ -12,8 +12,8 @@ FEW = 3
 """From how many differing siblings on they are claimed together."""
 
 _COMMON = re.compile(
-    rb"(?:/[^/]*|/(?:etc|usr|var|home|opt|srv)/[^/]*"
-    rb"|/usr/(?:local|lib|share)/[^/]*|/var/lib/systemd|/etc/systemd/[^/]*)"
+    rb"(?:/[^/]*|/(?:usr|var|home)/[^/]*|/usr/(?:local|lib|share)/[^/]*|/etc/systemd/[^/]*"
+    rb"|/etc/(?:alternatives|apt|default|init\.d|pam\.d|profile\.d|rc.\.d|ssl|systemd)|/var/lib/systemd)"
 )
 """Folders that hold so many things that nobody can mean all of them at once. A whole new one can be meant."""
 
