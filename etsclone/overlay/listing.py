@@ -102,9 +102,8 @@ def differing(left: Listing, right: Listing) -> Iterator[Pair]:
         HostilePayload: when a line that differs is not as it must be.
     """
     while not (left.at_end() or right.at_end()):
-        _skip_equal(left, right)
-        if left.at_end() or right.at_end():
-            break
+        if _skip_equal(left, right):
+            continue
         before, after = left.entry(), right.entry()
         if before.path == after.path:
             yield left.take(), right.take()
@@ -118,28 +117,33 @@ def differing(left: Listing, right: Listing) -> Iterator[Pair]:
         yield None, right.take()
 
 
-def _skip_equal(left: Listing, right: Listing) -> None:
-    """Go on, on both sides, behind the whole lines that are the same in what both have ahead."""
+def _skip_equal(left: Listing, right: Listing) -> bool:
+    """Go on, on both sides, behind the whole lines that are the same in what both have ahead; False for none."""
     (window, start), (twin, other) = left.ahead(), right.ahead()
     same = _equal(window, start, twin, other)
     length = window.rfind(b"\n", start, start + same) + 1 - start
-    if length > 0:
-        left.skip(length)
-        right.skip(length)
+    if length <= 0:
+        return False
+    left.skip(length)
+    right.skip(length)
+    return True
 
 
 def _equal(left: bytes, start: int, right: bytes, other: int) -> int:
     """How many bytes from `start` and from `other` are the same: first in growing steps, then by halving."""
     longest = min(len(left) - start, len(right) - other)
-    same, step, growing = 0, _FIRST_STEP, True
-    while step and same < longest:
-        step = min(step, longest - same)
-        begin, twin = start + same, other + same
-        if left[begin : begin + step] == right[twin : twin + step]:
-            same += step
-        else:
-            growing = False
-        step = step * 2 if growing else step // 2
+
+    def equal(begin: int, end: int) -> bool:
+        return left[start + begin : start + end] == right[other + begin : other + end]
+
+    same, step = 0, _FIRST_STEP
+    while same < longest and equal(same, min(same + step, longest)):
+        same = min(same + step, longest)
+        step *= 2
+    end = min(same + step, longest)  # where there is a difference before it, unless all is the same
+    while end - same > 1:
+        middle = (same + end) // 2
+        same, end = (middle, end) if equal(same, middle) else (same, middle)
     return same
 
 

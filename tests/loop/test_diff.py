@@ -267,10 +267,25 @@ def test_rpm_systems_too(pair: Pair, tmp_path: Path) -> None:
         tree = tmp_path / version
         write_tree(tree, common_files() | role_files("primary"))
         (tmp_path / "tool.spec").write_text(SPEC.format(version=version))
-        build = ["rpmbuild", "-bb", "--define", f"_topdir {tmp_path}/build", tmp_path / "tool.spec"]
+        build: list[str | Path] = [
+            "rpmbuild",
+            "-bb",
+            "--define",
+            f"_topdir {tmp_path}/build",
+            tmp_path / "tool.spec",
+        ]
         subprocess.run(build, check=True, capture_output=True)
         package = tmp_path / f"build/RPMS/noarch/tool-{version}-1.noarch.rpm"
-        install = ["rpm", "--root", tree, "--dbpath", "/var/lib/rpm", "--nodeps", "-i", package]
+        install: list[str | Path] = [
+            "rpm",
+            "--root",
+            tree,
+            "--dbpath",
+            "/var/lib/rpm",
+            "--nodeps",
+            "-i",
+            package,
+        ]
         subprocess.run(install, check=True, capture_output=True)
         make_image(pair.disk("primary"), tree)
         capture(pair, "primary")

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from etsclone.commands.brd.differences import summary
 from etsclone.commands.brd.sides import OverlayPlace, Side, compared, overlay_side, place_in
-from etsclone.errors import TrustRefused, VerificationFailed
+from etsclone.errors import EtscloneError
 from etsclone.model.profile import Profile
 from etsclone.store.folder import Generation, Store
 
@@ -54,7 +54,9 @@ def _note(place: OverlayPlace, since: str, right: Side, trust: Path | None) -> s
     with contextlib.ExitStack() as stack:
         try:
             comparison = compared(stack.enter_context(overlay_side(place, trust)), right)
-        except (TrustRefused, VerificationFailed) as error:
+        except (
+            EtscloneError
+        ) as error:  # the overlay is stored already: nothing here is a reason to fail
             return f"unclaimed differences {since} were not looked for: {error.message}"
     if not comparison.unclaimed:
         return ""
