@@ -18,7 +18,7 @@ COMMANDS = {
     "disks": "list the disks, what they hold, and which may be written to",
     "clone": "copy the used blocks of a disk to another disk or image, and verify them",
     "verify": "compare two disks over the blocks that the first one uses",
-    "brd": "keep what makes each server itself: capture, list, show and verify signed overlays",
+    "brd": "keep what makes each server itself: capture, list, show, compare and verify signed overlays",
     "rebuild": "make a clone of either role the role that an overlay holds",
     "doctor": "tell which external programs are installed and what each is for",
 }

@@ -43,11 +43,15 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that etsclone calls: its command name, the Debian package that brings it, what it is for."""
+    """A program that etsclone calls: its command name, the Debian package that brings it, what it is for.
+
+    Without an `optional` one etsclone does all that it promises, for the systems that do not need it.
+    """
 
     name: str
     package: str
     purpose: str
+    optional: bool = False
 
 
 PROGRAMS = {
@@ -95,6 +99,9 @@ PROGRAMS = {
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
         Program("ssh-keygen", "openssh-client", "signs with keys in ssh-agent or in a token"),
         Program("ssh-add", "openssh-client", "tells which keys ssh-agent holds"),
+        Program(
+            "rpm", "rpm", "names the packages of systems that have an RPM database", optional=True
+        ),
     )
 }
 """Every program that etsclone may call. `run` refuses any other, so that `etsclone doctor` knows them all."""

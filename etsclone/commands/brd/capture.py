@@ -5,24 +5,28 @@ import logging
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from etsclone.chroot import in_chroot, require_root
+from etsclone.commands.brd.drift import unclaimed_notes
 from etsclone.commands.brd.inspect import header_facts
 from etsclone.commands.brd.recipients import site_checked
 from etsclone.commands.output import add_json, ask_passphrase, print_json
+from etsclone.commands.packages import installed_by_rpm
 from etsclone.commands.system import System, system_at, system_on_disk
 from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
+from etsclone.model.scope import Scope
 from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
 from etsclone.overlay.container import measure, read_envelope, write_overlay
 from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS, digest
 from etsclone.overlay.heldkey import HeldKey, load_key
+from etsclone.overlay.packages import dpkg_packages
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
 from etsclone.overlay.sealing import sealing
@@ -36,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Captured:
+class Captured:
     """What the child process inside the system tells: host name, how many paths, and what people should know."""
 
     host: str
@@ -67,6 +71,12 @@ def configure(parser: ArgumentParser) -> None:
         help="where the system is mounted (default: /, this system)",
     )
     where.add_argument("--disk", metavar="DISK", help="disk or image file that carries the system")
+    parser.add_argument(
+        "--trust",
+        metavar="FILE",
+        type=Path,
+        help="allowed_signers file to trust the overlays by that this one is compared with",
+    )
     add_json(parser)
 
 
@@ -96,10 +106,17 @@ def run(arguments: Namespace) -> None:
         tempfile.TemporaryFile() as listing,
         store.new_overlay(arguments.role) as new,
     ):
-        captured = _capture(system, profile, payload, listing, recipients)
+        captured = capture_system(system, profile.scope, payload, listing, recipients)
         header = _header(store, profile, new, system, captured, (payload, listing))
         write_overlay(new.file, header, key.sign, payload, listing)
         new.commit()
+        captured = replace(
+            captured,
+            warnings=(
+                *captured.warnings,
+                *unclaimed_notes(store, new.generation, profile, listing, arguments.trust),
+            ),
+        )
     _report(new, header, captured, as_json=arguments.json)
 
 
@@ -112,31 +129,33 @@ def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
     return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 
-def _capture(
+def capture_system(
     system: System,
-    profile: Profile,
+    scope: Scope,
     payload: BinaryIO,
     listing: BinaryIO,
-    recipients: Sequence[str],
-) -> _Captured:
+    recipients: Sequence[str] = (),
+) -> Captured:
     """Fill the two files from inside the system, sealed if they are to be, and rewind them."""
+    rpm, notes = installed_by_rpm(system.folder)
 
-    def work() -> _Captured:
+    def work() -> Captured:
         listed = 0
-        with sealing(listing, recipients) as sealed, inventory.writing(sealed) as add:
+        packages = rpm if rpm.packages else dpkg_packages("/")
+        with sealing(listing, recipients) as sealed, inventory.writing(sealed, packages) as add:
 
             def count(entry: Entry) -> None:
                 nonlocal listed
                 listed += 1
                 add(entry)
 
-            seen = scan("/", profile.scope, skip=system.skip, listed=count)
+            seen = scan("/", scope, skip=system.skip, listed=count)
         with sealing(payload, recipients) as sealed:
             archived = write_payload(sealed, "/", seen.scope)
         payload.flush()
         listing.flush()
-        return _Captured(
-            _host_name(), len(archived.tree), listed, (*seen.warnings, *archived.warnings)
+        return Captured(
+            _host_name(), len(archived.tree), listed, (*notes, *seen.warnings, *archived.warnings)
         )
 
     captured = in_chroot(system.folder, work)
@@ -159,7 +178,7 @@ def _header(
     profile: Profile,
     new: NewOverlay,
     system: System,
-    captured: _Captured,
+    captured: Captured,
     contents: tuple[BinaryIO, BinaryIO],
 ) -> Header:
     previous = digest(read_envelope(new.previous.path).header) if new.previous else None
@@ -182,7 +201,7 @@ def _header(
     )
 
 
-def _report(new: NewOverlay, header: Header, captured: _Captured, *, as_json: bool) -> None:
+def _report(new: NewOverlay, header: Header, captured: Captured, *, as_json: bool) -> None:
     path = new.generation.path
     size = path.stat().st_size
     if as_json:
