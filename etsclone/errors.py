@@ -153,6 +153,15 @@ class ComparisonFailed(VerificationFailed):
     """Two disks, or a scope and its overlay, differ."""
 
 
+class ReadBackDiffers(ComparisonFailed):
+    """The target does not hold what was written to its bytes `[start, end)`."""
+
+    def __init__(self, message: str, *, hint: str = "", start: int = 0, end: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.start = start
+        self.end = end
+
+
 class GrowFailed(VerificationFailed):
     """A filesystem could not be enlarged, or was not sound afterwards; the target is unfinished."""
 

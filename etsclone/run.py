@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a long operation to end."""
 
-_READERS = ("partclone.", "xfs_logprint", "dumpe2fs", "blkid")
+_READERS = ("partclone.", "xfs_logprint", "dumpe2fs")
 """Programs (or how their names begin) that only read: they can be ended at any moment with nothing left half done."""
 
 _reading: set[subprocess.Popen[bytes]] = set()
@@ -65,7 +65,6 @@ PROGRAMS = {
         ),
         Program("xfs_db", "xfsprogs", "names the files that lost blocks of xfs belonged to"),
         Program("ionice", "util-linux", "lets others use the disks first"),
-        Program("blkid", "util-linux", "tells what a partition contains"),
         Program("mount", "mount", "mounts the filesystems of a clone"),
         Program("umount", "mount", "unmounts them"),
         Program("partclone.ext4", "partclone", "finds the used blocks of ext2, ext3 and ext4"),
@@ -211,10 +210,11 @@ def side_by_side(work: Callable[[_Item], _Found], items: Iterable[_Item]) -> lis
     When it fails for one (also by ^C in the calling thread), the programs that only read are ended, wherever a thread
     waits for one, and others waited for, so that no thread is at work any more when the exception is raised.
     """
-    futures = []
+    futures: list[Future[_Found]] = []
     with ThreadPoolExecutor(max_workers=4) as pool:
         try:
-            futures += [pool.submit(work, item) for item in items]
+            with uninterrupted():  # a thread that nobody knows of could not be told to end
+                futures += [pool.submit(work, item) for item in items]
             return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,6 @@
 """Byte counts and sector counts, told apart by the type checker, and how people read them."""
 
 import re
-from decimal import Decimal
 from typing import NewType
 
 Bytes = NewType("Bytes", int)
@@ -47,4 +46,6 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGTP]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise ValueError(f"not a size: {text!r}")
-    return int(Decimal(match.group(1)) * KIB ** (" KMGTP".index(match.group(2).upper() or " ")))
+    whole, _, part = match.group(1).partition(".")
+    unit = 1 << (10 * " KMGTP".index(match.group(2).upper() or " "))
+    return int(whole + part) * unit // int("1" + "0" * len(part))

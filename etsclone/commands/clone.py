@@ -7,7 +7,6 @@ from pathlib import Path
 
 from etsclone.chroot import require_root
 from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
-from etsclone.commands.fit import check_fit_options, run_fit
 from etsclone.commands.grow import grow_facts, grow_lines, size_on_target
 from etsclone.commands.live import Stillness, held_still
 from etsclone.commands.output import (
@@ -23,6 +22,7 @@ from etsclone.commands.receipt import add_key, option_facts, phase_facts, signer
 from etsclone.commands.survey import lost_owners, make_plan, refuse, target_snapshot
 from etsclone.commands.tuning import add_tuning, tuning_of
 from etsclone.disk.images import attached
+from etsclone.disk.sharing import may_share
 from etsclone.errors import BytesLost, UsageError
 from etsclone.execute.clone import CloneOutcome, execute_clone
 from etsclone.model.plan import ClonePlan, CloneWishes, CopyMode, Unused, VerifyMode
@@ -113,14 +113,16 @@ def run(arguments: Namespace) -> None:
     if arguments.retries < 0:
         raise UsageError("retries are a number, 0 or above", hint="--retries 1")
     if arguments.fit:
-        check_fit_options(arguments)
+        from etsclone.commands import fit  # noqa: PLC0415 - a fifth of the time to start
+
+        fit.check_fit_options(arguments)
     require_root()
     sign = signer(arguments.key)
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
         refuse(clone_refusals(source, target, fit=arguments.fit, live=arguments.live))
         if arguments.fit and target.size < source.size:
-            run_fit(arguments, source, target, sign)
+            fit.run_fit(arguments, source, target, sign)
             return
         tuning = tuning_of(arguments, source, target)
         earlier = earlier_clone(source, target, mode_of(arguments), arguments.map)
@@ -129,7 +131,7 @@ def run(arguments: Namespace) -> None:
             plan = make_plan(
                 source,
                 target,
-                _wishes(arguments, earlier),
+                _wishes(arguments, earlier, share=may_share(source, target)),
                 swap_header_only=arguments.swap_header_only or still.swap_in_use,
                 frozen=still.devices,
                 view=still.view,
@@ -158,7 +160,7 @@ def run(arguments: Namespace) -> None:
         )
 
 
-def _wishes(arguments: Namespace, earlier: EarlierClone) -> CloneWishes:
+def _wishes(arguments: Namespace, earlier: EarlierClone, *, share: bool) -> CloneWishes:
     unused = (
         Unused.DISCARD if arguments.discard else Unused.WIPE if arguments.wipe else Unused.LEAVE
     )
@@ -169,6 +171,7 @@ def _wishes(arguments: Namespace, earlier: EarlierClone) -> CloneWishes:
         arguments.retries,
         earlier.digests_kept,
         arguments.grow,
+        share,
     )
 
 
@@ -205,6 +208,8 @@ def _show_people(plan: ClonePlan, still: Stillness) -> None:
 
 def _intent(plan: ClonePlan) -> str:
     size, target = human(plan.copied.size), plan.target.path
+    if plan.copy.share:
+        return _shared_intent(plan)
     checked = "" if plan.copy.verify is VerifyMode.NONE else " and read back"
     if plan.copy.mode is CopyMode.REFRESH:
         how = "with kept digests" if plan.copy.digests_kept else f"with what {target} holds"
@@ -215,13 +220,32 @@ def _intent(plan: ClonePlan) -> str:
     return f"{size} are copied{checked}; {target} is {what}"
 
 
+def _shared_intent(plan: ClonePlan) -> str:
+    size, target = human(plan.copied.size), plan.target.path
+    new = plan.copy.mode is CopyMode.NEW
+    what = "changed" if not new else "OVERWRITTEN" if plan.target.exists else "created"
+    checked = {
+        VerifyMode.DIGESTS: ", as the filesystem's own map of them must show",
+        VerifyMode.FULL: ", and are read and compared",
+        VerifyMode.NONE: "",
+    }[plan.copy.verify]
+    return (
+        f"note: {target} shares its blocks with {plan.source.path}: it is no second copy on another medium\n"
+        f"{size} are to be the very blocks of the source{checked}; what cannot be is copied; {target} is {what}"
+    )
+
+
 def _print_outcome(outcome: CloneOutcome, plan: ClonePlan, receipt: str) -> None:
     copying = max((outcome.copied_at - outcome.started).total_seconds(), 0.001)
     whole = (outcome.finished - outcome.started).total_seconds()
     rate = human(int(outcome.copied / copying))
     done = "cloned" if plan.copy.verify is VerifyMode.NONE else "cloned and verified"
-    print(f"\n{done}: {human(outcome.copied)} in {whole:.1f} s, copied at {rate}/s")
-    if plan.copy.mode is CopyMode.REFRESH:
+    if outcome.shared:
+        print(f"\n{done}: {human(outcome.copied)} in {whole:.1f} s")
+        print(f"{human(outcome.shared)} share their blocks with {plan.source.path}")
+    else:
+        print(f"\n{done}: {human(outcome.copied)} in {whole:.1f} s, copied at {rate}/s")
+    if plan.copy.mode is CopyMode.REFRESH and not outcome.shared:
         saved = human(outcome.copied - outcome.written)
         print(f"{human(outcome.copied)} were read, {human(outcome.written)} written, {saved} saved")
     print(f"{plan.target.path} is a clone; receipt: {receipt}")
@@ -245,6 +269,7 @@ def _plan_facts(plan: ClonePlan) -> dict[str, object]:
         "grow": grow_facts(plan),
         "mode": plan.copy.mode.value,
         "verify": plan.copy.verify.value,
+        "share": plan.copy.share,
         "steps": [type(step).__name__ for step in plan.steps],
         "bytes": plan.copied.size,
         "extents": len(plan.copied),
@@ -257,6 +282,7 @@ def _outcome_facts(outcome: CloneOutcome) -> dict[str, object]:
         "copied_at": outcome.copied_at.isoformat(),
         "finished": outcome.finished.isoformat(),
         "written": outcome.written,
+        "shared": outcome.shared,
         "lost": [{"start": extent.start, "end": extent.end} for extent in outcome.lost],
         "digest": outcome.digest,
         "tree_hash": outcome.tree_hash,

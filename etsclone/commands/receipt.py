@@ -1,11 +1,9 @@
 """What a receipt says of the command line, and the signature beside it."""
 
-import getpass
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from etsclone.model.brd import RECEIPT_NAMESPACE
 from etsclone.progress import Report
 
 _NO_OPTIONS = frozenset({"run", "events", "json", "yes", "dry_run", "verbose", "source", "target"})
@@ -30,7 +28,11 @@ def signer(keyfile: Path | None) -> Callable[[bytes], bytes] | None:
     """
     if keyfile is None:
         return None
-    from etsclone.overlay.signing import load_private_key, sign  # noqa: PLC0415 - cryptography takes 60 ms to import
+    # cryptography takes 60 ms to import, and only who signs needs these.
+    import getpass  # noqa: PLC0415
+
+    from etsclone.model.brd import RECEIPT_NAMESPACE  # noqa: PLC0415
+    from etsclone.overlay.signing import load_private_key, sign  # noqa: PLC0415
 
     key = load_private_key(keyfile, lambda: getpass.getpass(f"passphrase of {keyfile}: ").encode())
     return lambda message: sign(message, key, RECEIPT_NAMESPACE)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-from etsclone.commands.grow import growth_of, noted
+from etsclone.commands.grow import noted
 from etsclone.copying.access import read_block, single_sectors
 from etsclone.disk.crypt import mapping_of
 from etsclone.disk.device import flush, opened, read_bytes
@@ -17,13 +17,12 @@ from etsclone.disk.probe import read_content
 from etsclone.errors import DeviceError, ReadFailed, SourceRefused, TargetRefused, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Guard, Refusal, UsedMap
+from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Growth, Guard, Refusal, UsedMap
 from etsclone.model.view import AS_IT_IS, Kept, Place, Stretch, View
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.run import side_by_side
 from etsclone.usedmap.content import used_map
-from etsclone.usedmap.owners import disk_owners
-from etsclone.usedmap.region import Unlocked
+from etsclone.usedmap.region import DiskAccess, Unlocked
 
 _SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED})
 
@@ -100,13 +99,19 @@ def make_plan(
         maps: Sequence[UsedMap] = _maps(access, swap_header_only=swap_header_only)
         head, unreadable = _read_head(access)
         mark = fingerprint(access.read, source, maps)
-        growth = growth_of(source, target, head, access) if wishes.grow else None
+        growth = _growth_of(source, target, head, access) if wishes.grow else None
     maps = noted(maps, source, growth, wished=wishes.grow)
     plan = plan_clone(
         source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth, view=view
     )
     written = Extents.between(0, plan.copied.ranges[0].start if plan.copied.ranges else source.size)
     return replace(plan, unreadable=unreadable & written)
+
+
+def _growth_of(source: Disk, target: Disk, head: bytes, access: DiskAccess) -> Growth | None:
+    from etsclone.commands.growth import growth_of  # noqa: PLC0415 - only `--grow` pays for it
+
+    return growth_of(source, target, head, access)
 
 
 def _read_head(access: "SourceAccess") -> tuple[bytes, Extents]:
@@ -154,6 +159,8 @@ def lost_owners(source: Disk, lost: Extents) -> tuple[str, ...]:
     """
     if not lost.ranges:
         return ()
+    from etsclone.usedmap.owners import disk_owners  # noqa: PLC0415 - only after bad sectors
+
     with opened(source.path, writable=False) as descriptor:
         access = SourceAccess(source, descriptor)
         return disk_owners(source, parts_with_content(source), access, lost)

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 
 from etsclone.copying.access import small_blocks
 from etsclone.copying.passes import CopyRun, copy_pass
+from etsclone.copying.reflink import same_blocks, share
 from etsclone.copying.refresh import check_samples, refresh
 from etsclone.copying.rescue import blank, rescue
+from etsclone.copying.sparse import common_holes, skip_holes
 from etsclone.copying.verify import read_back
 from etsclone.errors import ComparisonFailed, StateLost, WritesLost
 from etsclone.model.extents import Extents
@@ -65,9 +67,13 @@ class Saver:
 
 @dataclass(frozen=True, slots=True)
 class CopyResult:
-    """What was written, what could not be read (and is zeros on the target now), and the hash over all digests."""
+    """What was written, what shares the source's blocks instead, what could not be read (and is zeros on the target).
+
+    `tree_hash` is over all digests; empty when blocks are shared, of which there are none.
+    """
 
     written: int
+    shared: int
     lost: Extents
     copied_at: datetime
     tree_hash: str
@@ -89,9 +95,10 @@ def copy_extents(
         ComparisonFailed: when the target does not hold what was written.
         DeviceError: when the target cannot be written, or a disk is gone.
     """
+    given = _given(run, step, shown=shown)
     if step.mode is CopyMode.REFRESH:
-        written, lost = _refresh(run, step, shown=shown), Extents()
-        changed = written
+        written, lost = _refresh(run, step, given, shown=shown), Extents()
+        changed = written | given
     else:
         written, lost = _copy(run, step, sector_size=sector_size, shown=shown)
         changed = step.extents  # what an earlier run wrote was not verified yet
@@ -100,14 +107,36 @@ def copy_extents(
     if step.verify is not VerifyMode.NONE:
         full = step.verify is VerifyMode.FULL
         checked = (step.extents if full else changed) - lost
-        with progress("verifying", checked.size, shown=shown) as advance:
+        proved = Extents() if full else _proved(run, checked, shared=step.share)
+        with progress("verifying", checked.size, shown=shown, done=proved.size) as advance:
             checking = replace(run, advance=advance)
-            torn = checked & lost.aligned(PIECE, run.state.size)
-            read_back(checking, checked - torn, full=full)
+            torn = (checked - proved) & lost.aligned(PIECE, run.state.size)
+            read_back(checking, checked - proved - torn, full=full)
             if torn.ranges:  # beside what is lost there are single sectors to look at
                 with small_blocks(run.source, sector_size), small_blocks(run.target, sector_size):
                     read_back(checking, torn, full=full)
-    return CopyResult(written.size, lost, copied_at, run.digests.tree_hash(step.extents))
+    shared = given.size if step.share else 0
+    tree_hash = "" if shared else run.digests.tree_hash(step.extents)
+    return CopyResult(written.size, shared, lost, copied_at, tree_hash)
+
+
+def _given(run: CopyRun, step: Copy, *, shown: Report) -> Extents:
+    """What the target holds without a copy: shared blocks, or holes of both files."""
+    if run.viewed is not None:  # what a snapshot shows may not be where the file has a hole
+        return Extents()
+    if not step.share:
+        return skip_holes(run, run.state.not_tried(step.extents))
+    with progress("sharing", step.extents.size, shown=shown) as advance:
+        return share(replace(run, advance=advance), step.extents)
+
+
+def _proved(run: CopyRun, checked: Extents, *, shared: bool) -> Extents:
+    """What need not be read to know that it is the same on both sides."""
+    if run.viewed is not None:
+        return Extents()
+    proof = same_blocks if shared else common_holes
+    # Of a piece that is proved in part, the rest has no digest of its own.
+    return proof(run.source, run.target, checked).shrunk(PIECE)
 
 
 def _copy(run: CopyRun, step: Copy, *, sector_size: int, shown: Report) -> tuple[Extents, Extents]:
@@ -124,12 +153,12 @@ def _copy(run: CopyRun, step: Copy, *, sector_size: int, shown: Report) -> tuple
     return step.extents - before - lost, lost
 
 
-def _refresh(run: CopyRun, step: Copy, *, shown: Report) -> Extents:
-    believed = step.digests_kept
+def _refresh(run: CopyRun, step: Copy, given: Extents, *, shown: Report) -> Extents:
+    believed, rest = step.digests_kept, step.extents - given
     if believed:
         try:
-            check_samples(run, step.extents)
+            check_samples(run, rest)
         except ComparisonFailed:
             believed = False
-    with progress("refreshing", step.extents.size, shown=shown) as advance:
-        return refresh(replace(run, advance=advance), step.extents, believed=believed)
+    with progress("refreshing", step.extents.size, shown=shown, done=given.size) as advance:
+        return refresh(replace(run, advance=advance), rest, believed=believed)

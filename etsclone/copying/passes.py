@@ -26,6 +26,7 @@ def _nobody(*_: int) -> None:
 class CopyRun:
     """All that the passes of one copy share: open descriptors, what is known so far, and whom to tell.
 
+    `target_is_zero`: it reads as zeros where nothing was written; `target_zeroes`: it makes zeros when it is told to.
     `tick` is called about once a second, in the thread that started the copy. `viewed` is set where bytes of the source
     are to be read elsewhere.
     """
@@ -38,6 +39,7 @@ class CopyRun:
     target_is_zero: bool
     advance: Advance = _nobody
     tick: Callable[[], None] = _nobody
+    target_zeroes: bool = False
     viewed: Viewed | None = None
 
     def read_source(self, block: Extent, buffer: memoryview) -> None:
@@ -80,7 +82,7 @@ def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None
         if not zeros.match(found, buffer):
             write_block(run.target, block, buffer)
         elif not run.target_is_zero:
-            zero_block(run.target, block, buffer)
+            zero_block(run.target, block, buffer, by_command=run.target_zeroes)
         run.state.mark(block, BlockStatus.FINISHED)
         run.advance(block.size)
 

@@ -61,6 +61,13 @@ class PieceDigests:
         first, last = slots_of(block)
         self._memory[first:last] = bytes(last - first)
 
+    def take_zeros(self, extent: Extent) -> None:
+        """Keep the digests of zeros for some bytes, whole pieces, of which it is known without reading them."""
+        zeros = xxhash.xxh3_128_digest(bytes(PIECE))
+        for start in range(extent.start, extent.end, GIB):
+            first, last = slots_of(Extent(start, min(start + GIB, extent.end)))
+            self._memory[first:last] = zeros * ((last - first) // DIGEST_SIZE)
+
     def forget_all(self, extents: Extents) -> None:
         """Make the digests of all pieces that some bytes touch unknown; they may lie outside of what is copied."""
         for extent in extents & Extents.between(0, self._high):

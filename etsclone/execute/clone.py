@@ -16,7 +16,15 @@ from etsclone.copying.state import CopyState
 from etsclone.copying.verify import compare
 from etsclone.copying.viewed import Viewed
 from etsclone.copying.workers import Tuning
-from etsclone.disk.device import check_identity, clear, flush, opened, read_bytes, write_bytes
+from etsclone.disk.device import (
+    can_zero,
+    check_identity,
+    clear,
+    flush,
+    opened,
+    read_bytes,
+    write_bytes,
+)
 from etsclone.disk.images import announce_partitions, image_identity, is_image
 from etsclone.disk.snapshots import check_snapshots
 from etsclone.errors import (
@@ -24,11 +32,11 @@ from etsclone.errors import (
     DeviceError,
     EtscloneError,
     Interrupted,
+    ReadBackDiffers,
     StateLost,
     TargetRefused,
     WritesLost,
 )
-from etsclone.execute.grow import forget, grow
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import Mapfile, parse_mapfile
 from etsclone.model.plan import (
@@ -58,8 +66,8 @@ logger = logging.getLogger(__name__)
 class CloneOutcome:
     """What a clone did.
 
-    Times (UTC), bytes that were looked at, written and lost, the hash over all digests, and the mapfile with its
-    sha256 (hex).
+    Times (UTC), bytes that were looked at, written, shared and lost, the hash over all digests, and the mapfile with
+    its sha256 (hex).
     """
 
     started: datetime
@@ -67,6 +75,7 @@ class CloneOutcome:
     finished: datetime
     copied: int
     written: int
+    shared: int
     lost: Extents
     digest: str
     tree_hash: str
@@ -227,6 +236,7 @@ def _outcome(clone: _Clone) -> CloneOutcome:
         finished=finished,
         copied=clone.plan.copied.size,
         written=result.written if result else 0,
+        shared=result.shared if result else 0,
         lost=clone.lost,
         digest=DIGEST_NAME,
         tree_hash=result.tree_hash if result else "",
@@ -239,6 +249,8 @@ def _phases(plan: ClonePlan) -> tuple[str, ...]:
     """The phases that are certain to come: bad sectors may add one."""
     cleared = any(isinstance(step, Clear) for step in plan.steps)
     copied = "refreshing" if plan.copy.mode is CopyMode.REFRESH else "copying"
+    if plan.copy.share:  # what little cannot be shared is copied in no time
+        return (*["clearing"] * cleared, "sharing")
     verified = plan.copy.verify is not VerifyMode.NONE
     return (*["clearing"] * cleared, copied, *["verifying"] * verified)
 
@@ -254,12 +266,18 @@ def _run(step: CloneStep, clone: _Clone) -> None:
         case Clear():
             _clear(step, clone)
         case Copy():
-            _copy(step, clone)
+            try:
+                _copy(step, clone)
+            except ReadBackDiffers as error:
+                place = clone.plan.source.where(error.start, error.end)
+                raise ComparisonFailed(
+                    f"{clone.plan.target.path} differs from what was written to {place}",
+                    hint=error.hint,
+                ) from error
         case CheckSnapshots():
             check_snapshots(step.devices)
         case Grow():
-            forget(clone.plan, step.spoiled, clone.record)
-            grow(step, clone.plan, clone.target)
+            _grow(step, clone)
         case Seal():
             seal(step, clone.target)
 
@@ -326,7 +344,15 @@ def _copy(step: Copy, clone: _Clone) -> None:
             if isinstance(other, Erase | Clear):
                 digests.forget_all(other.extents)
         state = CopyState(plan.source.size, parse_mapfile(earlier) if earlier else None)
-        run = CopyRun(clone.source, clone.target, digests, state, clone.tuning, clone.reads_zero)
+        run = CopyRun(
+            clone.source,
+            clone.target,
+            digests,
+            state,
+            clone.tuning,
+            clone.reads_zero,
+            target_zeroes=can_zero(clone.target),
+        )
         saver = Saver(run, clone.save_map)
         try:
             clone.result = copy_extents(
@@ -345,6 +371,13 @@ def _copy(step: Copy, clone: _Clone) -> None:
                 saver.save()
             raise
         saver.save()
+
+
+def _grow(step: Grow, clone: _Clone) -> None:
+    from etsclone.execute.grow import forget, grow  # noqa: PLC0415 - only `--grow` pays for it
+
+    forget(clone.plan, step.spoiled, clone.record)
+    grow(step, clone.plan, clone.target)
 
 
 def seal(step: Seal, target: int) -> None:

@@ -117,6 +117,11 @@ class Extents:
         """The same set seen from an origin that lies `distance` bytes earlier."""
         return Extents(tuple(extent.shifted(distance) for extent in self.ranges))
 
+    def shrunk(self, step: int) -> "Extents":
+        """The largest set of whole `step`-sized blocks that this one covers."""
+        ends = ((align_up(each.start, step), align_down(each.end, step)) for each in self.ranges)
+        return Extents(tuple(Extent(start, end) for start, end in ends if start < end))
+
     def aligned(self, step: int, end: int) -> "Extents":
         """The smallest set of whole `step`-sized blocks that covers this one, cut at `end`."""
         return Extents.of(

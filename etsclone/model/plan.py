@@ -123,7 +123,8 @@ class Copy:
     """Copy these bytes to the same place on the target, and verify them there.
 
     `retries` is how often a bad sector is tried again; `digests_kept` says that the digests of an earlier clone are
-    there for a refresh to compare with.
+    there for a refresh to compare with. With `share` the target's file has the blocks of the source's, and only what
+    the filesystem does not share is copied.
     """
 
     extents: Extents
@@ -131,12 +132,16 @@ class Copy:
     verify: VerifyMode = VerifyMode.DIGESTS
     retries: int = 1
     digests_kept: bool = False
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CloneWishes:
-    """What a user asks of a clone beside its disks. `digests_kept`: those of an earlier clone can be believed; `grow`:
-    the last partition is to fill a larger target."""
+    """What a user asks of a clone beside its disks, and what helps it.
+
+    `digests_kept`: those of an earlier clone can be believed; `grow`: the last partition is to fill a larger target;
+    `share`: both are files of one filesystem with reflinks.
+    """
 
     mode: CopyMode = CopyMode.NEW
     verify: VerifyMode = VerifyMode.DIGESTS
@@ -144,6 +149,7 @@ class CloneWishes:
     retries: int = 1
     digests_kept: bool = False
     grow: bool = False
+    share: bool = False
 
 
 PLAIN = CloneWishes()

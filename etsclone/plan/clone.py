@@ -101,7 +101,7 @@ def plan_clone(
         *(() if target.exists else (CreateImage(target.path, target.size),)),
         _erase(target, copied, wishes.mode),
         *_clearing(target, copied, wishes.unused),
-        Copy(copied, wishes.mode, wishes.verify, wishes.retries, wishes.digests_kept),
+        Copy(copied, wishes.mode, wishes.verify, wishes.retries, wishes.digests_kept, wishes.share),
         *((CheckSnapshots(view.devices),) if view.devices else ()),
         *((growth.step,) if growth else ()),
         Seal((*tail, *(growth.seals if growth else ()), *head_writes(head))),

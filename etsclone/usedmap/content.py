@@ -4,6 +4,7 @@ A reader that knows the content tells. Where none does, where it fails, or where
 everything matters, and the note says why.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
 from etsclone.model.plan import UsedMap, Volume
 from etsclone.units import KIB
-from etsclone.usedmap import fat, luks, lvm, md, partclone, swap
+from etsclone.usedmap import ext, fat, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
@@ -22,11 +23,8 @@ WHOLE = {
 }
 """Contents, as blkid calls them, of which everything matters, and what is to be said of it."""
 
-_CONTAINERS = {
-    lvm.CONTENT: "physical volume",
-    luks.CONTENT: "LUKS volume",
-    md.CONTENT: "member of an md array",
-}
+_LVM, _LUKS, _MD = "LVM2_member", "crypto_LUKS", "linux_raid_member"
+_CONTAINERS = {_LVM: "physical volume", _LUKS: "LUKS volume", _MD: "member of an md array"}
 
 _TOLD_BY = 128 * KIB
 """The first bytes of a partition, which hold the superblock of every filesystem that a reader knows."""
@@ -94,17 +92,38 @@ def _reader(kind: str, around: frozenset[str], *, swap_header_only: bool) -> _Re
 
     if kind == fat.CONTENT:
         return fat.find_used
+    if kind in ext.CONTENTS:
+        return lambda region: _find_ext(kind, region)
     if kind in partclone.READERS:
         return lambda region: partclone.find_used(kind, region)
-    if kind == lvm.CONTENT:
-        return lambda region: lvm.find_used(region, find_inside)
-    if kind == luks.CONTENT:
-        return lambda region: luks.find_used(region, find_inside)
-    if kind == md.CONTENT:
-        return lambda region: md.find_used(region, find_inside)
+    if kind in _CONTAINERS:
+        return lambda region: _find_around(kind, region, find_inside)
     if kind == "swap" and swap_header_only:
         return swap.find_header
     return None
+
+
+def _find_around(kind: str, region: Region, find_inside: _Reader) -> Finding:
+    # Each is several modules, which only those pay for who have it.
+    if kind == _LVM:
+        from etsclone.usedmap import lvm  # noqa: PLC0415
+
+        return lvm.find_used(region, find_inside)
+    if kind == _LUKS:
+        from etsclone.usedmap import luks  # noqa: PLC0415
+
+        return luks.find_used(region, find_inside)
+    from etsclone.usedmap import md  # noqa: PLC0415
+
+    return md.find_used(region, find_inside)
+
+
+def _find_ext(kind: str, region: Region) -> Finding:
+    # Mounted and held still it is in order, but does not look so: that is left to partclone too.
+    if not region.disk.frozen(region.extent):
+        with contextlib.suppress(FormatError, DeviceError):
+            return ext.find_used(region)
+    return partclone.find_used(kind, region)
 
 
 def _checked(found: Finding, region: Region) -> Finding:

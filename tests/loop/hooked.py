@@ -4,7 +4,8 @@ usage: hooked.py MOMENT WHAT [etsclone arguments...]
 
 MOMENT is `FUNCTION:N`, before the Nth call of one of the `FUNCTIONS`; `advance` is called as a copy begins and then for
 every block that is copied or read back, `write_block` before every write of the copy, `save` as the state is saved,
-`run` before every program that a growing filesystem, or one that is made anew, needs.
+`clone_range` before
+blocks are shared, `run` before every program that a growing filesystem, or one that is made anew, needs.
 WHAT is the number of a signal that the process sends itself, `wait` to wait for ^C, `flip:PATH:POSITION` to change a
 bit of a file, or `cut:PATH:SIZE` to cut it off.
 
@@ -24,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from etsclone.cli import main
-from etsclone.copying import job, passes, refresh, rescue, workers
+from etsclone.copying import job, passes, reflink, refresh, rescue, workers
 from etsclone.disk import makefs, resize, trees
 from etsclone.execute import clone, fit, grow
 from loop.disks import flip
@@ -40,6 +41,7 @@ FUNCTIONS: dict[str, tuple[ModuleType, ...]] = {
     "refresh": (job,),
     "read_back": (job,),
     "write_block": (passes, rescue, refresh),
+    "clone_range": (reflink,),
     "window": (grow, fit),
     "run": (resize, makefs, trees),
     "enlarge": (resize,),

@@ -68,11 +68,11 @@ def test_what_happens_is_told_as_it_happens(small_disk: Sample, tmp_path: Path) 
     copying = [event for event in events if event.get("phase") == "copying"]
     done = [event["done"] for event in copying]
     assert done == sorted(done)
-    assert (done[0], done[-1]) == (0, copying[-1]["total"])
+    assert done[0] < done[-1] == copying[-1]["total"]
     assert {event["total"] for event in copying} == {events[-1]["bytes"]}
     seconds = events[-1]["phases"][0]["seconds"]
     assert 3 <= len(copying) <= seconds + 3
-    assert copying[-1]["rate"] == pytest.approx(done[-1] / seconds, rel=0.1)
+    assert copying[-1]["rate"] == pytest.approx((done[-1] - done[0]) / seconds, rel=0.1)
     assert [event["time"] for event in events] == sorted(event["time"] for event in events)
 
 
@@ -180,12 +180,12 @@ PARTS = 6
 
 @pytest.fixture(scope="module")
 def many_parts(workshop: Path) -> Path:
-    """A disk with several filesystems."""
+    """A disk with several filesystems that only partclone can tell about."""
     image = disks.blank(workshop / "parts.img", (PARTS + 1) * 8 * MIB)
     disks.tool("sfdisk", "--quiet", image, typed="label: gpt\n" + "size=8MiB\n" * PARTS)
     with loop_device(image) as device:
         for number in range(1, PARTS + 1):
-            disks.tool(*disks.MAKE["ext4"], disks.node(device, number))
+            disks.tool(*disks.MAKE["ext4"], "-O", "bigalloc", disks.node(device, number))
     return image
 
 

@@ -96,7 +96,7 @@ def test_what_it_tells_beside_the_disks(
     assert receipt["map"]["path"] == str(tmp_path / "map")
     assert [phase["phase"] for phase in receipt["phases"]] == ["copying", "verifying"]
     for phase in receipt["phases"]:
-        assert phase["bytes"] == receipt["bytes"]
+        assert 0 < phase["bytes"] <= receipt["bytes"]  # holes need neither
         assert phase["rate"] == pytest.approx(phase["bytes"] / phase["seconds"], rel=0.2)
 
 

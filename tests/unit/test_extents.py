@@ -54,6 +54,15 @@ def test_aligned_covers_with_whole_blocks(some: Extents, step: int) -> None:
     assert positions(some.aligned(step, END)) == {n for n in range(END) if n // step in blocks}
 
 
+@given(extents, st.sampled_from([1, 4, 16, 64]))
+def test_shrunk_keeps_what_is_whole_blocks(some: Extents, step: int) -> None:
+    inside = positions(some)
+    whole = {
+        n for n in inside if all(m in inside for m in range(n - n % step, n - n % step + step))
+    }
+    assert positions(some.shrunk(step)) == whole
+
+
 @pytest.mark.parametrize(("start", "end"), [(0, 0), (5, 5), (7, 3), (-1, 3)])
 def test_an_extent_is_never_empty_nor_backward(start: int, end: int) -> None:
     with pytest.raises(ValueError, match="not a range"):

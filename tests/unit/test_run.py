@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,39 +36,39 @@ pytestmark = pytest.mark.usefixtures("real_programs")
 
 
 def test_what_a_program_wrote(install: Install) -> None:
-    install("blkid", 'echo "out $1"; echo err >&2; exit 2')
-    done = run("blkid", ["an argument"], accept=(0, 2))
+    install("dumpe2fs", 'echo "out $1"; echo err >&2; exit 2')
+    done = run("dumpe2fs", ["an argument"], accept=(0, 2))
     assert (done.status, done.stdout, done.stderr) == (2, "out an argument\n", "err\n")
 
 
 def test_arguments_are_never_seen_by_a_shell(install: Install) -> None:
-    install("blkid", 'for each in "$@"; do printf "<%s>" "$each"; done')
+    install("dumpe2fs", 'for each in "$@"; do printf "<%s>" "$each"; done')
     words = ["$HOME", "a b", "*", "; reboot", "--x=y", "", "'"]
-    assert run("blkid", words).stdout == "".join(f"<{word}>" for word in words)
+    assert run("dumpe2fs", words).stdout == "".join(f"<{word}>" for word in words)
 
 
 def test_the_locale_is_fixed(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    install("blkid", 'echo "$LC_ALL"')
-    assert run("blkid", []).stdout == "C.UTF-8\n"
+    install("dumpe2fs", 'echo "$LC_ALL"')
+    assert run("dumpe2fs", []).stdout == "C.UTF-8\n"
 
 
 def test_a_program_has_nothing_to_read(install: Install) -> None:
-    install("blkid", "exec cat")
-    assert run("blkid", []).stdout == ""
+    install("dumpe2fs", "exec cat")
+    assert run("dumpe2fs", []).stdout == ""
 
 
 def test_undecodable_output_survives(install: Install) -> None:
-    install("blkid", r"printf '\377'")
-    assert os.fsencode(run("blkid", []).stdout) == b"\xff"
+    install("dumpe2fs", r"printf '\377'")
+    assert os.fsencode(run("dumpe2fs", []).stdout) == b"\xff"
 
 
 def test_a_failure_tells_status_last_words_and_command(install: Install) -> None:
-    install("blkid", "for n in 1 2 3 4; do echo line $n >&2; done; exit 7")
+    install("dumpe2fs", "for n in 1 2 3 4; do echo line $n >&2; done; exit 7")
     with pytest.raises(CommandFailed) as caught:
-        run("blkid", ["/dev/my disk"])
-    assert caught.value.message == "blkid failed with status 7: line 2; line 3; line 4"
-    assert caught.value.hint == "the command was: blkid '/dev/my disk'"
+        run("dumpe2fs", ["/dev/my disk"])
+    assert caught.value.message == "dumpe2fs failed with status 7: line 2; line 3; line 4"
+    assert caught.value.hint == "the command was: dumpe2fs '/dev/my disk'"
 
 
 def test_a_failure_that_is_told_on_stdout(install: Install) -> None:
@@ -78,15 +78,15 @@ def test_a_failure_that_is_told_on_stdout(install: Install) -> None:
 
 
 def test_a_silent_failure(install: Install) -> None:
-    install("blkid", "exit 1")
+    install("dumpe2fs", "exit 1")
     with pytest.raises(CommandFailed, match="status 1: it said nothing"):
-        run("blkid", [])
+        run("dumpe2fs", [])
 
 
 def test_a_program_that_a_signal_ended(install: Install) -> None:
-    install("blkid", "kill -SEGV $$")
+    install("dumpe2fs", "kill -SEGV $$")
     with pytest.raises(CommandFailed, match="ended by SIGSEGV"):
-        run("blkid", [])
+        run("dumpe2fs", [])
 
 
 def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,14 +132,14 @@ def test_an_interrupt_ends_the_program_before_it_goes_on(
     # The program tells that it is at work by a line in a FIFO, and its end by the FIFO's end of file.
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    install("blkid", f"exec > '{fifo}'; echo at work; exec sleep 600")
+    install("dumpe2fs", f"exec > '{fifo}'; echo at work; exec sleep 600")
     ours = textwrap.dedent("""
         import signal, sys
         from etsclone.run import run
         def interrupt(*_): raise KeyboardInterrupt
         signal.signal(signal.SIGTERM, interrupt)
         try:
-            run("blkid", [])
+            run("dumpe2fs", [])
         except KeyboardInterrupt:
             sys.exit(130)
         """)
@@ -185,6 +185,21 @@ def test_an_interrupt_ends_what_threads_wait_for(install: Install, tmp_path: Pat
         assert process.wait(30) == 130
         assert len(tidings.readlines()) <= 3  # the second tries
     assert changed.exists()
+
+
+def test_an_interrupt_as_they_begin_ends_them_all(install: Install) -> None:
+    """The signal comes when a few are at work and the others not yet handed out."""
+    install("partclone.xfs", "exec sleep 600")
+
+    def names() -> Iterator[str]:
+        yield "partclone.xfs"
+        signal.raise_signal(signal.SIGINT)
+        yield "partclone.xfs"
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(lambda name: run(name, []), names())
+    assert time.monotonic() - began < 60
 
 
 def test_a_failure_beside_others_ends_them_too(install: Install) -> None:

@@ -45,6 +45,16 @@ def test_a_digest_for_each_piece(content: bytes, block: Extent) -> None:
     assert digests_of(block, block_of(content, block)) == b"".join(expected)
 
 
+@given(st.integers(0, 40), st.integers(1, 40))
+def test_zeros_are_known_without_reading_them(first: int, count: int) -> None:
+    extent = Extent(first * PIECE, (first + count) * PIECE)
+    with opened_digests(None, Extents.between(0, 100 * PIECE), keep=False) as digests:
+        digests.take_zeros(extent)
+        assert digests.known(extent) == digest(bytes(PIECE)) * count
+        around = digests.known(Extent(0, 100 * PIECE))
+        assert around.count(UNKNOWN) == 100 - count
+
+
 @given(contents, extents(), st.lists(blocks, max_size=12))
 def test_what_is_known_is_the_digest_of_a_whole_piece(
     content: bytes, some: Extents, taken: list[Extent]
