@@ -144,6 +144,9 @@ def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap,
 
 
 def _maps(access: "SourceAccess", *, swap_header_only: bool = False) -> tuple[UsedMap, ...]:
+    # What the kernel caches of the whole disk may be older than what md, LVM or a partition wrote to it.
+    with opened(access.source.device, writable=False) as descriptor:
+        flush(descriptor)
     find = partial(used_map, disk=access, swap_header_only=swap_header_only)
     return tuple(side_by_side(find, parts_with_content(access.source)))
 

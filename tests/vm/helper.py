@@ -73,6 +73,8 @@ class Helper:
             except TimeoutError:
                 more = b""
             said = self.console.read_text(errors="replace")[-TAIL:]
+            if not more:
+                self.port.close()  # what comes later would answer another question
             assert more, f"no answer to:\n{what}\nthe console's last words:\n{said}"
             received += more
         answer = json.loads(received)

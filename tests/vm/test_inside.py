@@ -20,8 +20,13 @@ printf 'label: gpt\\nsize={size}MiB\\n' | sfdisk --quiet --wipe always --wipe-pa
 udevadm settle
 """
 CLEAN = """
-wipefs -qa {disk} {target}
-for each in {disk} {target}; do blkdiscard --force $each; partx -d $each 2> /dev/null || true; done
+umount /srv/inside 2> /dev/null || true
+vgchange -qq -an hidden lean 2> /dev/null || true
+cryptsetup close inside 2> /dev/null || true
+mdadm --stop /dev/md0 2> /dev/null || true
+mdadm --zero-superblock {disk}1 {other}1 {target}1 2> /dev/null || true
+wipefs -qa {disk} {other} {target}
+for each in {disk} {other} {target}; do blkdiscard --force $each; partx -d $each 2> /dev/null || true; done
 udevadm settle
 """
 FILL = """
