@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from etsclone import cli
-from etsclone.commands import doctor
+from etsclone.commands import brd, doctor
 from etsclone.commands.output import confirm, disk_facts, disk_line, print_table
 from etsclone.errors import (
     DeviceError,
@@ -74,6 +74,15 @@ def test_doctor_names_the_packages_to_install(
         "etsclone: not installed: sfdisk, partclone.xfs, partclone.ntfs\n"
         "hint: apt install fdisk partclone\n"
     )
+
+
+def test_doctor_does_without_optional_programs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_program", lambda name: None if name == "rpm" else name)
+    assert run_cli("doctor") == 0
+    (line,) = (each for each in capsys.readouterr().out.splitlines() if each.startswith("rpm "))
+    assert line.split()[1] == "(optional)"
 
 
 def failing(error: BaseException) -> Callable[..., None]:
@@ -149,6 +158,14 @@ def test_every_command_explains_itself(
     name: str, purpose: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli(name, "--help") == 0
+    assert purpose[1:] in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("name", "purpose"), [(n, each[1]) for n, each in brd.COMMANDS.items()])
+def test_every_brd_command_explains_itself(
+    name: str, purpose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("brd", name, "--help") == 0
     assert purpose[1:] in " ".join(capsys.readouterr().out.split())
 
 
