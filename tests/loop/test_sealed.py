@@ -294,3 +294,27 @@ def test_a_killed_capture_leaves_nothing(pair: Pair, tmp_path: Path) -> None:
             assert list(folder.iterdir()) == []
         assert ok(*words)
     assert pair.overlay("primary").read_bytes() == before
+
+
+def test_sealed_overlays_are_compared_with_a_recovery_key(pair: Pair) -> None:
+    sides = (f"{pair.store}:primary", pair.disk("secondary"))
+    words = ("brd", "diff", *sides, "--trust", pair.trust)
+    refuses(etsclone(*words), 3, "--identity")
+    shown = ok(*words, "--identity", pair.folder / "recovery.txt")
+    assert "etc/hostname" in shown
+    log = ("brd", "log", pair.store, "--role", "primary", "--trust", pair.trust)
+    assert "the first that is kept" in ok(*log, "--identity", pair.folder / "recovery.txt")
+
+
+def test_a_server_that_cannot_open_says_who_can_compare(pair: Pair) -> None:
+    words = (
+        "--role",
+        "primary",
+        "--key",
+        pair.folder / "primary.key",
+        "--disk",
+        pair.disk("primary"),
+    )
+    assert "sealed: `etsclone brd diff --identity` tells what is unclaimed" in ok(
+        "brd", "capture", pair.store, *words
+    )
