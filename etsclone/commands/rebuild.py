@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from etsclone.chroot import in_chroot, require_root
+from etsclone.commands.history import check_newest
 from etsclone.commands.output import add_events, confirm, disk_facts, disk_line, print_json
 from etsclone.commands.receipt import add_key, signer
 from etsclone.commands.survey import existing_disk, refuse
@@ -17,11 +18,13 @@ from etsclone.commands.trust import SITE_SIGNERS, load_trust
 from etsclone.errors import Interrupted, StoreRefused, TargetChanged, TargetRefused, UsageError
 from etsclone.execute.rebuild import RebuildPlan, execute_rebuild, plan_rebuild, verify_rebuild
 from etsclone.model.brd import CloneIdentity, Header
+from etsclone.model.history import Known
 from etsclone.overlay.container import VerifiedOverlay, open_verified
 from etsclone.overlay.payload import read_payload
 from etsclone.plan.guards import target_refusals
 from etsclone.progress import print_event
 from etsclone.store.folder import Store, open_store
+from etsclone.store.memory import remember_newest
 from etsclone.store.receipts import save_receipt
 
 
@@ -63,8 +66,8 @@ def run(arguments: Namespace) -> None:
     """Rebuild a role.
 
     Raises:
-        NotRoot, UsageError, StoreRefused, TrustRefused, TargetRefused, RootNotMounted, ScopeConflict, UnsafePath,
-        NotConfirmed, VerificationFailed (of the overlay): before anything was written.
+        NotRoot, UsageError, StoreRefused, StoreRolledBack, TrustRefused, TargetRefused, RootNotMounted,
+        ScopeConflict, UnsafePath, NotConfirmed, VerificationFailed (of the overlay): before anything was written.
         TargetFull, DeviceError, Interrupted, ComparisonFailed: the role is incomplete; the same command completes it.
     """
     require_root()
@@ -77,6 +80,9 @@ def run(arguments: Namespace) -> None:
         with _system(arguments, writable=False) as system:
             overlay = stack.enter_context(_verified(path, store, arguments, system))
             _check_clone(overlay.header, system)
+            newest = Known(overlay.header.generation, overlay.digest)
+            if arguments.generation is None:
+                check_newest(store, arguments.role, newest)
             payload = stack.enter_context(read_payload(overlay.payload(), overlay.header.scope))
             plan = plan_rebuild(system.folder, overlay.header.scope, payload, system.skip)
         _show(plan, overlay, system, arguments)
@@ -88,6 +94,7 @@ def run(arguments: Namespace) -> None:
         # Mounted afresh, so that what is compared comes from the disk and not from memory.
         with _system(arguments, writable=False) as again:
             verify_rebuild(again.folder, plan, again.skip)
+    remember_newest(store.pair, arguments.role, newest)
     facts = _facts(plan, overlay, system) | {"started": started.isoformat(), "verified": True}
     facts["finished"] = datetime.now(UTC).isoformat()
     receipt = save_receipt(

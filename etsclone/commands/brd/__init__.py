@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser
 
-from etsclone.commands.brd import capture, init, inspect, keygen, trust, verify
+from etsclone.commands.brd import capture, check, copy, init, inspect, keygen, prune, trust, verify
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -28,6 +28,13 @@ def configure(parser: ArgumentParser) -> None:
             "check every signature, digest and link of an overlay or a store",
             verify.configure,
         ),
+        (
+            "check",
+            "tell whether each role's newest overlay verifies and is recent, for monitoring",
+            check.configure,
+        ),
+        ("copy", "make a second store equal to the first, or bring it up to date", copy.configure),
+        ("prune", "let old generations go; their headers stay", prune.configure),
     ):
         configure_command(
             commands.add_parser(

@@ -7,6 +7,7 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,12 +15,15 @@ from etsclone.chroot import in_chroot, require_root
 from etsclone.commands.brd.inspect import header_facts
 from etsclone.commands.output import add_json, print_json
 from etsclone.commands.system import System, system_at, system_on_disk
+from etsclone.commands.unchanged import keep_check, remember_generation, still_true
 from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
 from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
+from etsclone.overlay.checked import Check
 from etsclone.overlay.container import measure, read_envelope, write_overlay
+from etsclone.overlay.content import content_digest
 from etsclone.overlay.header import INVENTORY, PAYLOAD, digest
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
@@ -68,7 +72,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Scan, archive, sign, store.
+    """Scan, archive, sign, store; when nothing changed, only the time is kept.
 
     Raises:
         NotRoot, StoreRefused, TrustRefused, KeyRefused, RootNotMounted: before anything was written.
@@ -95,9 +99,18 @@ def run(arguments: Namespace) -> None:
     ):
         captured = _capture(system, profile, payload, listing)
         header = _header(store, profile, new, system, captured, payload, listing)
-        write_overlay(new.file, header, lambda message: sign(message, key), payload, listing)
-        new.commit()
-    _report(new, header, captured, as_json=arguments.json)
+        content = _content(header, payload, listing)
+        check = still_true(store, new, content, header.created)
+        if check:
+            keep_check(store, check, partial(sign, key=key))
+        else:
+            name = write_overlay(new.file, header, partial(sign, key=key), payload, listing)
+            new.commit()
+            remember_generation(store, new, name, content)
+    if check:
+        _report_unchanged(store, check, captured, as_json=arguments.json)
+    else:
+        _report(new, header, captured, as_json=arguments.json)
 
 
 def _check_signer(store: Store, key: SigningKey, role: str) -> Signer:
@@ -172,11 +185,32 @@ def _header(
     )
 
 
+def _content(header: Header, payload: BinaryIO, listing: BinaryIO) -> str:
+    content = content_digest(header, payload, listing)
+    payload.seek(0)
+    listing.seek(0)
+    return content
+
+
+def _report_unchanged(store: Store, check: Check, captured: _Captured, *, as_json: bool) -> None:
+    path = store.overlay(check.role, check.generation)
+    if as_json:
+        facts = {"unchanged": True, "path": str(path), "role": check.role}
+        facts |= {"generation": check.generation, "digest": check.digest}
+        checked = {"checked": f"{check.checked:%Y-%m-%dT%H:%M:%SZ}"}
+        print_json(facts | checked | {"warnings": list(captured.warnings)})
+        return
+    for warning in captured.warnings:
+        print(f"note: {warning}")
+    print(f"{path}: {check.role} is unchanged since generation {check.generation}; that was noted")
+
+
 def _report(new: NewOverlay, header: Header, captured: _Captured, *, as_json: bool) -> None:
     path = new.generation.path
     size = path.stat().st_size
     if as_json:
         facts = {
+            "unchanged": False,
             "path": str(path),
             "size": size,
             "paths": captured.paths,
