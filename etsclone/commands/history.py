@@ -16,7 +16,7 @@ from etsclone.errors import (
 )
 from etsclone.model.brd import Header
 from etsclone.model.history import Flaw, Known, Link, Problem
-from etsclone.overlay.checked import open_check
+from etsclone.overlay.checked import open_check, peek_check
 from etsclone.overlay.container import Envelope, open_verified, read_envelope, verify_envelope
 from etsclone.overlay.header import decode, digest
 from etsclone.overlay.trust import Trust
@@ -101,10 +101,10 @@ def last_check(store: Store, newest: Link, trust: Trust) -> datetime | None:
         DeviceError: when the medium fails.
     """
     path = store.checked_path(newest.role)
-    if not path.exists():
+    # One that was left from before the newest generation says nothing, so nobody need be trusted for it any more.
+    if not path.exists() or peek_check(path).digest != newest.digest:
         return None
-    check = open_check(path, trust, pair=store.pair, role=newest.role)
-    return check.checked if check.digest == newest.digest else None
+    return open_check(path, trust, pair=store.pair, role=newest.role).checked
 
 
 def check_problems(store: Store, links: Sequence[Link], trust: Trust) -> tuple[Problem, ...]:

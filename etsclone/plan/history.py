@@ -69,13 +69,11 @@ def _twins(same: Sequence[Link]) -> Iterator[Problem]:
 def _missing(role: str, before: int, after: int) -> Iterator[Problem]:
     """The gap between two numbers, if there is one."""
     first, last = before + 1, after - 1
-    if first <= last:
-        what = f"generation {first} is" if first == last else f"generations {first} to {last} are"
-        message = (
-            f"{what} missing, and was not pruned"
-            if first == last
-            else f"{what} missing, and were not pruned"
-        )
+    if first == last:
+        message = f"generation {first} is missing, and was not pruned"
+        yield Problem(Flaw.GAP, role, first, message)
+    elif first < last:
+        message = f"generations {first} to {last} are missing, and were not pruned"
         yield Problem(Flaw.GAP, role, first, message)
 
 

@@ -109,15 +109,15 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Hold the store against other writers: around reading, changing and `replace_text` of a file in it.
 
-        What killed writers left in the folders of the roles is removed first.
+        What killed writers left is removed first.
 
         Raises:
             StoreRefused: when another process holds it, or the store is read-only.
             DeviceError: when the medium fails.
         """
         with locked(self.path):
-            for role in self.roles:
-                sweep(self.path / role)
+            for folder in (self.path, *(self.path / role for role in self.roles)):
+                sweep(folder)
             yield
 
     def generations(self, role: str) -> tuple[Generation, ...]:
@@ -222,10 +222,13 @@ class Store:
         return copy_file(item.path, _make_folder(self.path / item.role) / item.path.name)
 
     def take_file(self, other: "Store", path: Path) -> int:
-        """Copy a file of `other`, at the same place, and replace what is there. Otherwise as `take`."""
+        """Copy another file of `other` to the same place, and replace what is there. Otherwise as `take`."""
         target = self.path / path.relative_to(other.path)
-        _make_folder(target.parent)
-        return copy_file(path, target, replace=True)
+        if target.parent.name not in (RECEIPTS, DRILLS):
+            _make_folder(target.parent)
+            return copy_file(path, target, replace=True)
+        with _writing_records(target.parent):
+            return copy_file(path, target)
 
     def records(self) -> tuple[Path, ...]:
         """The receipts, and what else was written down of what was done with the store."""
@@ -250,9 +253,8 @@ class Store:
         """
         if not _RECEIPT_NAME.fullmatch(name):
             raise ValueError(f"not the name of a receipt: {name!r}")
-        folder = _make_folder(self.path / RECEIPTS)
-        # A lock of its own: a receipt may be written while a capture holds the store.
-        with locked(folder, wait=True), aside(folder / name) as new:
+        folder = self.path / RECEIPTS
+        with _writing_records(folder), aside(folder / name) as new:
             new.file.write(data)
             new.commit()
         return folder / name
@@ -388,6 +390,14 @@ def _check_empty(path: Path) -> None:
         raise StoreRefused(
             f"{path} is not empty and no BRD store", hint="name an empty folder, or a new one"
         )
+
+
+@contextlib.contextmanager
+def _writing_records(folder: Path) -> Iterator[None]:
+    """Hold a folder of records. It has a lock of its own: one may be written while a capture holds the store."""
+    with locked(_make_folder(folder), wait=True):
+        sweep(folder)
+        yield
 
 
 def _file_names(folder: Path) -> list[str]:

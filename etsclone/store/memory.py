@@ -54,7 +54,7 @@ def recall(pair: str, role: str) -> Memory:
     try:
         with typed_errors(path):
             text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Memory()
     except UnicodeDecodeError as error:
         raise _damaged(path) from error
