@@ -149,9 +149,9 @@ def test_a_copy_to_a_full_stick_is_completed_once_there_is_room(
         assert result.code == 1, result.err
         assert "no space left" in result.err
         assert "hint: " in result.err
-        there = contents(mount / "store")
+        there = {n: data for n, data in contents(mount / "store").items() if n.endswith(".brd")}
+        assert 0 < len(there) < 6
         assert there.items() <= contents(pristine.path).items()
-        assert any(name.endswith(".brd") for name in there)
         filler.unlink()
         assert etsclone("brd", "copy", pristine.path, mount / "store").code == 0
         assert contents(mount / "store") == contents(pristine.path)
