@@ -102,7 +102,9 @@ def last_check(store: Store, newest: Link, trust: Trust) -> datetime | None:
     """
     path = store.checked_path(newest.role)
     # One that was left from before the newest generation says nothing, so nobody need be trusted for it any more.
-    if not path.exists() or peek_check(path).digest != newest.digest:
+    with typed_errors(path):
+        there = path.exists()
+    if not there or peek_check(path).digest != newest.digest:
         return None
     return open_check(path, trust, pair=store.pair, role=newest.role).checked
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from etsclone.errors import TrustRefused
+from etsclone.errors import TrustRefused, medium_error
 from etsclone.overlay.trust import Trust
 
 SITE_SIGNERS = Path("/etc/etsclone/allowed_signers")
@@ -34,4 +34,7 @@ def load_trust(named: Path | None, *, copy: Path | None = None, inside: str | No
             f"there is nothing to trust: {path} does not exist", hint=hint
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise TrustRefused(f"cannot read the list of allowed signers {path}: {error}") from error
+        failed = medium_error(error, path) if isinstance(error, OSError) else None
+        raise failed or TrustRefused(
+            f"cannot read the list of allowed signers {path}: {error}"
+        ) from error
