@@ -121,6 +121,10 @@ class KeyRefused(Refused):
     """A key file cannot be used: not Ed25519, readable by others, wrong passphrase; or it would be overwritten."""
 
 
+class OverlaySealed(Refused):
+    """The contents of an overlay are sealed, and no identity that opens them was given."""
+
+
 class ScopeConflict(Refused):
     """Applying the overlay would have to change something outside its scope."""
 
@@ -170,6 +174,15 @@ class ComparisonFailed(VerificationFailed):
     """Two disks, or a scope and its overlay, differ."""
 
 
+class ReadBackDiffers(ComparisonFailed):
+    """The target does not hold what was written to its bytes `[start, end)`."""
+
+    def __init__(self, message: str, *, hint: str = "", start: int = 0, end: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.start = start
+        self.end = end
+
+
 class GrowFailed(VerificationFailed):
     """A filesystem could not be enlarged, or was not sound afterwards; the target is unfinished."""
 
@@ -181,6 +194,10 @@ class DeviceError(EtscloneError):
     """A device reported an input or output error, vanished or changed; the target is unfinished."""
 
     exit_code = ExitCode.DEVICE
+
+
+class SnapshotLost(DeviceError):
+    """More of the source changed than its snapshot has room for: the target is unfinished."""
 
 
 class ReadFailed(DeviceError):

@@ -27,7 +27,7 @@ ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that ask a long operation to end."""
 
-_READERS = ("partclone.", "xfs_logprint", "dumpe2fs", "blkid")
+_READERS = ("partclone.", "xfs_logprint", "dumpe2fs")
 """Programs (or how their names begin) that only read: they can be ended at any moment with nothing left half done."""
 
 _reading: set[subprocess.Popen[bytes]] = set()
@@ -65,7 +65,6 @@ PROGRAMS = {
         ),
         Program("xfs_db", "xfsprogs", "names the files that lost blocks of xfs belonged to"),
         Program("ionice", "util-linux", "lets others use the disks first"),
-        Program("blkid", "util-linux", "tells what a partition contains"),
         Program("mount", "mount", "mounts the filesystems of a clone"),
         Program("umount", "mount", "unmounts them"),
         Program("partclone.ext4", "partclone", "finds the used blocks of ext2, ext3 and ext4"),
@@ -83,7 +82,8 @@ PROGRAMS = {
         Program("resize2fs", "e2fsprogs", "enlarges ext2, ext3 and ext4"),
         Program("xfs_growfs", "xfsprogs", "enlarges xfs"),
         Program("xfs_repair", "xfsprogs", "checks xfs"),
-        Program("lvm", "lvm2", "enlarges LVM physical volumes"),
+        Program("lvm", "lvm2", "takes snapshots of LVM volumes, and enlarges physical ones"),
+        Program("dmsetup", "dmsetup", "tells how snapshots and unlocked LUKS volumes are doing"),
         Program("unshare", "util-linux", "mounts a filesystem where nobody else sees it"),
         Program("findmnt", "util-linux", "tells which device is mounted"),
         Program("mke2fs", "e2fsprogs", "makes ext2, ext3 and ext4 on a smaller disk"),
@@ -93,6 +93,8 @@ PROGRAMS = {
         Program("mkswap", "util-linux", "makes swap space on a smaller disk"),
         Program("cp", "coreutils", "copies files to a smaller disk"),
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
+        Program("ssh-keygen", "openssh-client", "signs with keys in ssh-agent or in a token"),
+        Program("ssh-add", "openssh-client", "tells which keys ssh-agent holds"),
     )
 }
 """Every program that etsclone may call. `run` refuses any other, so that `etsclone doctor` knows them all."""
@@ -130,7 +132,11 @@ def require_program(name: str) -> str:
 
 
 def run(
-    name: str, arguments: Sequence[str | os.PathLike[str]], *, accept: Sequence[int] = (0,)
+    name: str,
+    arguments: Sequence[str | os.PathLike[str]],
+    *,
+    accept: Sequence[int] = (0,),
+    feed: bytes = b"",
 ) -> Completed:
     """Run a program of `PROGRAMS` to its end and return what it wrote.
 
@@ -138,6 +144,7 @@ def run(
         name: the command name, a key of `PROGRAMS`.
         arguments: the rest of argv; never seen by a shell.
         accept: exit statuses that are no failure.
+        feed: what it reads from its standard input.
 
     Raises:
         MissingProgram: when it is not installed; the hint names its package.
@@ -146,7 +153,7 @@ def run(
     path = require_program(name)
     argv = [os.fspath(argument) for argument in arguments]
     logger.info("run: %s", shlex.join([name, *argv]))
-    completed = _completed([path, *argv])
+    completed = _completed([path, *argv], feed)
     if completed.status < 0:
         raise CommandFailed(
             f"{name} was ended by {signal.Signals(-completed.status).name}: {shlex.join([name, *argv])}"
@@ -162,14 +169,14 @@ def run(
     return completed
 
 
-def _completed(argv: list[str]) -> Completed:
+def _completed(argv: list[str], feed: bytes = b"") -> Completed:
     process: subprocess.Popen[bytes] | None = None
     try:
         with uninterrupted():
             process = subprocess.Popen(  # noqa: S603 - argv lists, no shell
                 argv,
                 env={**os.environ, "LC_ALL": "C.UTF-8"},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never
@@ -178,7 +185,7 @@ def _completed(argv: list[str]) -> Completed:
             )
         if os.path.basename(argv[0]).startswith(_READERS):
             _reading.add(process)
-        stdout, stderr = process.communicate()
+        stdout, stderr = process.communicate(feed or None)
     except BaseException:
         if process is not None:
             _end(process)

@@ -2,7 +2,6 @@
 
 import re
 from datetime import timedelta
-from decimal import Decimal
 from typing import NewType
 
 Bytes = NewType("Bytes", int)
@@ -71,4 +70,6 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGTP]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise ValueError(f"not a size: {text!r}")
-    return int(Decimal(match.group(1)) * KIB ** (" KMGTP".index(match.group(2).upper() or " ")))
+    whole, _, part = match.group(1).partition(".")
+    unit = 1 << (10 * " KMGTP".index(match.group(2).upper() or " "))
+    return int(whole + part) * unit // int("1" + "0" * len(part))

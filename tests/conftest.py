@@ -67,5 +67,5 @@ def _no_real_programs(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.setattr("etsclone.run._completed", _refuse)
 
 
-def _refuse(argv: list[str]) -> NoReturn:
+def _refuse(argv: list[str], _feed: bytes = b"") -> NoReturn:
     pytest.fail(f"a unit test would run {argv[0]}: ask for the fixture real_programs if it should")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from etsclone.chroot import require_root
 from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
-from etsclone.commands.fit import check_fit_options, run_fit
 from etsclone.commands.grow import grow_facts, grow_lines, size_on_target
 from etsclone.commands.live import Stillness, held_still
 from etsclone.commands.output import (
@@ -81,7 +80,8 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--live",
         action="store_true",
-        help="copy a source that is in use: freeze what is mounted of it as long as the clone takes",
+        help="copy a source that is in use: from snapshots of its LVM volumes; what else is mounted of it is frozen as"
+        " long as the clone takes",
     )
     parser.add_argument(
         "--grow",
@@ -113,14 +113,16 @@ def run(arguments: Namespace) -> None:
     if arguments.retries < 0:
         raise UsageError("retries are a number, 0 or above", hint="--retries 1")
     if arguments.fit:
-        check_fit_options(arguments)
+        from etsclone.commands import fit  # noqa: PLC0415 - a fifth of the time to start
+
+        fit.check_fit_options(arguments)
     require_root()
     sign = signer(arguments.key)
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
         refuse(clone_refusals(source, target, fit=arguments.fit, live=arguments.live))
         if arguments.fit and target.size < source.size:
-            run_fit(arguments, source, target, sign)
+            fit.run_fit(arguments, source, target, sign)
             return
         tuning = tuning_of(arguments, source, target)
         earlier = earlier_clone(source, target, mode_of(arguments), arguments.map)
@@ -132,6 +134,7 @@ def run(arguments: Namespace) -> None:
                 _wishes(arguments, earlier, share=may_share(source, target)),
                 swap_header_only=arguments.swap_header_only or still.swap_in_use,
                 frozen=still.devices,
+                view=still.view,
             )
             check_unchanged(earlier, plan)
             _show(plan, still, arguments)

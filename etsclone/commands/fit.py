@@ -112,7 +112,7 @@ def _make_plan(source: Disk, target: Disk, retries: int) -> FitPlan:
             {each.partition: each.extents for each in maps},
             head,
             lambda position: read_bytes(descriptor, Extent(position, position + SECTOR)),
-            fingerprint=fingerprint(descriptor, source, maps),
+            fingerprint=fingerprint(access.read, source, maps),
             retries=retries,
         )
 

@@ -1,24 +1,35 @@
 """The history of a role as a store holds it: read, verified, and held against what this machine has seen."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from etsclone.commands.trust import SITE_SIGNERS, load_trust
+from etsclone.commands.trust import SITE_SIGNERS, add_revoked, load_trust
 from etsclone.errors import (
     DeviceError,
     EtscloneError,
     OverlayMismatch,
+    OverlaySealed,
     StoreRefused,
     StoreRolledBack,
     VerificationFailed,
 )
 from etsclone.model.brd import Header
 from etsclone.model.history import Flaw, Known, Link, Problem
+from etsclone.overlay import inventory
 from etsclone.overlay.checked import open_check, peek_check
-from etsclone.overlay.container import Envelope, open_verified, read_envelope, verify_envelope
+from etsclone.overlay.container import (
+    Envelope,
+    VerifiedOverlay,
+    open_verified,
+    read_envelope,
+    verify_envelope,
+)
 from etsclone.overlay.header import decode, digest
+from etsclone.overlay.payload import read_payload
+from etsclone.overlay.sealing import Identities
 from etsclone.overlay.trust import Trust
 from etsclone.plan.history import not_newest
 from etsclone.store.files import typed_errors
@@ -33,16 +44,17 @@ _FLAWS: tuple[tuple[type[EtscloneError], Flaw], ...] = (
 
 
 def add_trust(parser: ArgumentParser) -> None:
-    """Give a command `--trust`, without which it also believes the store's own list."""
+    """Give a command `--trust`, without which it also believes the store's own list, and `--revoked`."""
     parser.add_argument(
         "--trust",
         metavar="FILE",
         type=Path,
         help=f"allowed_signers file to trust (default: {SITE_SIGNERS}, then the store's own copy)",
     )
+    add_revoked(parser)
 
 
-def trust_or_copy(named: Path | None, store: Store) -> Trust:
+def trust_or_copy(arguments: Namespace, store: Store) -> Trust:
     """Trust for work that uses nothing of what it verifies: if this system has no list, the store's own will do.
 
     That finds damage and mistakes. Against forgery it is the later `verify` or `rebuild` that guards.
@@ -50,19 +62,22 @@ def trust_or_copy(named: Path | None, store: Store) -> Trust:
     Raises:
         TrustRefused, FormatError: as `load_trust`.
     """
+    named = arguments.trust
     if named is None and not SITE_SIGNERS.exists():
-        return load_trust(store.signers_path)
-    return load_trust(named)
+        named = store.signers_path
+    return load_trust(named, revoked=arguments.revoked)
 
 
-def read_history(store: Store, role: str, trust: Trust) -> Iterator[Link]:
-    """Each generation of a role, oldest first, every byte of it verified.
+def read_history(
+    store: Store, role: str, trust: Trust, identities: Identities | None = None
+) -> Iterator[Link]:
+    """Each generation of a role, oldest first, every byte of it verified; with `identities` its contents are read.
 
     Raises:
         StoreRefused: when the pair has no such role.
         TrustRefused: when nobody is trusted at all.
     """
-    return (_link(store, item, trust) for item in store.history(role))
+    return (_link(store, item, trust, identities) for item in store.history(role))
 
 
 def peek_history(store: Store, role: str) -> tuple[Link, ...]:
@@ -152,25 +167,39 @@ def problem_facts(problem: Problem) -> dict[str, object]:
     }
 
 
-def _link(store: Store, item: Generation, trust: Trust | None) -> Link:
+def _link(
+    store: Store, item: Generation, trust: Trust | None, identities: Identities | None = None
+) -> Link:
     path = str(item.path)
     try:
-        size = _size(item.path)
-        envelope = read_envelope(item.path)
-        header, name = _verified(store, item, trust, envelope)
+        return _sound_link(store, item, trust, identities)
+    except OverlaySealed as error:
+        # All but its contents can still be looked at.
+        link = _link(store, item, trust)
+        problem = Problem(Flaw.SEALED, item.role, item.number, error.message, path)
+        return replace(link, problem=link.problem or problem)
     except (VerificationFailed, DeviceError) as error:
         problem = Problem(_flaw(error), item.role, item.number, error.message, path)
         return Link(item.role, item.number, path, 0, item.pruned, problem=problem)
+
+
+def _sound_link(
+    store: Store, item: Generation, trust: Trust | None, identities: Identities | None
+) -> Link:
+    size = _size(item.path)
+    envelope = read_envelope(item.path)
+    header, name, contents = _verified(store, item, trust, identities, envelope)
     return Link(
         item.role,
         item.number,
-        path,
+        str(item.path),
         size,
         item.pruned,
         envelope.size,
         name,
         header.previous,
         header.created,
+        contents=contents,
     )
 
 
@@ -189,17 +218,36 @@ def _size(path: Path) -> int:
 
 
 def _verified(
-    store: Store, item: Generation, trust: Trust | None, envelope: Envelope
-) -> tuple[Header, str]:
-    """The header and its digest; without `trust` as they are."""
+    store: Store,
+    item: Generation,
+    trust: Trust | None,
+    identities: Identities | None,
+    envelope: Envelope,
+) -> tuple[Header, str, str]:
+    """The header, its digest, and how far the contents were looked at; without `trust` as they are."""
     if trust is None:
-        return decode(envelope.header), digest(envelope.header)
+        return decode(envelope.header), digest(envelope.header), ""
+    role, pair, number = item.role, store.pair, item.number
     if item.pruned:
-        header, _ = verify_envelope(
-            envelope, trust, role=item.role, pair=store.pair, generation=item.number
-        )
-        return header, digest(envelope.header)
+        header, _ = verify_envelope(envelope, trust, role=role, pair=pair, generation=number)
+        return header, digest(envelope.header), ""
     with open_verified(
-        item.path, trust, role=item.role, pair=store.pair, generation=item.number
+        item.path, trust, role=role, pair=pair, generation=number, identities=identities
     ) as overlay:
-        return overlay.header, overlay.digest
+        return overlay.header, overlay.digest, read_contents(overlay, identities)
+
+
+def read_contents(overlay: VerifiedOverlay, identities: Identities | None) -> str:
+    """How far the contents were looked at: not at all when they are sealed, to their end when there is an identity.
+
+    Raises:
+        HostilePayload: when they are not what a capture writes.
+    """
+    if not overlay.opened:
+        return "sealed"
+    if identities is None:
+        return "not read"
+    with read_payload(overlay.payload(), overlay.header.scope):
+        for _ in inventory.read(overlay.inventory()):
+            pass
+    return "read"

@@ -1,4 +1,4 @@
-"""A source that is in use: what is held still while it is copied."""
+"""A source that is in use: what is held still while it is copied, and what is copied from snapshots."""
 
 import contextlib
 import os
@@ -9,20 +9,33 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from etsclone.commands.survey import refuse
-from etsclone.disk.freeze import frozen
+from etsclone.commands.volumes import Volumes, mounted_volumes
+from etsclone.disk.hold import Freeze, Hold, held
+from etsclone.disk.snapshots import TakeSnapshot, node_of, room_of
 from etsclone.errors import UsageError
 from etsclone.model.disk import Disk
-from etsclone.plan.live import active_swap, live_refusals, to_freeze
+from etsclone.model.view import AS_IT_IS, Snapshot, View
+from etsclone.plan.live import (
+    active_swap,
+    live_refusals,
+    plan_snapshots,
+    room_refusals,
+    snapshot_name,
+    to_freeze,
+)
 from etsclone.store.receipts import state_folder
+from etsclone.units import human
 
 
 @dataclass(frozen=True, slots=True)
 class Stillness:
-    """What of a source is held still, by device and folder, and since when (UTC)."""
+    """What of a source is held still, by device and folder, what is read of snapshots, and since when (UTC)."""
 
     folders: dict[str, str]
     swap_in_use: bool
     since: datetime
+    snapshots: tuple[Snapshot, ...] = ()
+    view: View = AS_IT_IS
 
     @property
     def devices(self) -> frozenset[str]:
@@ -35,21 +48,50 @@ class Stillness:
             f"{device} is mounted at {folder}: frozen from now until the clone is verified; whoever writes there waits"
             for device, folder in self.folders.items()
         ]
+        lines += [
+            f"{each.group}/{each.volume} is mounted at {each.folder}: copied as it was a moment ago,"
+            f" from a snapshot with room for {human(each.size)} of changes"
+            for each in self.snapshots
+        ]
+        if len(self.snapshots) > 1:
+            lines.append(
+                "the snapshots were taken one after the other: each volume is as it was at its own moment"
+            )
         swap = ["swap space is in use: only its header is copied"] if self.swap_in_use else []
         return lines + swap
 
     def facts(self) -> dict[str, object]:
         """For receipts and programs: each of these filesystems is as it was at one moment."""
-        return {"frozen": self.folders, "since": self.since.isoformat()}
+        snapshots = {
+            f"{each.group}/{each.volume}": {
+                "folder": each.folder,
+                "room": each.size,
+                "places": [
+                    {
+                        "start": part.extent.start,
+                        "end": part.extent.end,
+                        "device": part.device,
+                        "offset": part.offset,
+                    }
+                    for part in each.stretches
+                ],
+            }
+            for each in self.snapshots
+        }
+        return {
+            "frozen": self.folders,
+            "snapshots": snapshots,
+            "since": self.since.isoformat(),
+        }
 
 
 @contextlib.contextmanager
 def held_still(arguments: Namespace, source: Disk, target: Disk) -> Iterator[Stillness]:
-    """With `--live`, freeze what is mounted for writing of the source as long as the context lasts.
+    """With `--live`, hold what is mounted for writing of the source as long as the context lasts.
 
     Raises:
         UsageError: when there would be time to think about the plan meanwhile.
-        SourceRefused: when something cannot be held still.
+        SourceRefused: when something cannot be held still, and no snapshot be taken of it.
     """
     if not arguments.live:
         yield Stillness({}, swap_in_use=False, since=datetime.now(UTC))
@@ -59,10 +101,31 @@ def held_still(arguments: Namespace, source: Disk, target: Disk) -> Iterator[Sti
             "--live holds the source still, and whoever writes to it would wait for your answer",
             hint="look at the plan with --dry-run first, then give --yes",
         )
-    refuse(live_refusals(source, _needed(target)))
-    folders = to_freeze(source)
-    with frozen(list(folders.values())):
-        yield Stillness(folders, bool(active_swap(source)), datetime.now(UTC))
+    volumes = mounted_volumes(source)
+    snapshots = _snapshots(volumes)
+    devices = [each.device for each in snapshots]
+    refuse(live_refusals(source, _needed(target), devices))
+    folders = to_freeze(source, devices)
+    stretches = tuple(part for each in snapshots for part in each.stretches)
+    view = View(stretches, volumes.metadata) if snapshots else AS_IT_IS
+    # What is frozen must be so before the snapshots are taken: nobody has written it since then.
+    holds: list[Hold] = [Freeze(folder) for folder in folders.values()]
+    holds += [TakeSnapshot(each) for each in snapshots]
+    with held(holds):
+        swap = bool(active_swap(source))
+        yield Stillness(folders, swap, datetime.now(UTC), snapshots, view)
+
+
+def _snapshots(volumes: Volumes) -> tuple[Snapshot, ...]:
+    mounted = volumes.mounted
+    rooms = {group: room_of(group) for group in {volume.group for volume in mounted}}
+    refuse(volumes.refusals or room_refusals(mounted, rooms))
+    suffix = str(os.getpid())
+    nodes = {
+        volume.device: node_of(volume.group, snapshot_name(volume.name, suffix))
+        for volume in mounted
+    }
+    return plan_snapshots(mounted, rooms, suffix, nodes)
 
 
 def _needed(target: Disk) -> frozenset[str]:

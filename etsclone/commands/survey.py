@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-from etsclone.commands.grow import growth_of, noted
+from etsclone.commands.grow import noted
 from etsclone.copying.access import read_block, single_sectors
+from etsclone.disk.crypt import mapping_of
 from etsclone.disk.device import flush, opened, read_bytes
 from etsclone.disk.fingerprint import fingerprint
 from etsclone.disk.images import attached, is_image, loops_of, window
@@ -16,11 +17,12 @@ from etsclone.disk.probe import read_content
 from etsclone.errors import DeviceError, ReadFailed, SourceRefused, TargetRefused, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Guard, Refusal, UsedMap
+from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Growth, Guard, Refusal, UsedMap
+from etsclone.model.view import AS_IT_IS, Kept, Place, Stretch, View
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
 from etsclone.run import side_by_side
 from etsclone.usedmap.content import used_map
-from etsclone.usedmap.owners import disk_owners
+from etsclone.usedmap.region import DiskAccess, Unlocked
 
 _SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED})
 
@@ -75,6 +77,7 @@ def make_plan(
     *,
     swap_header_only: bool = False,
     frozen: frozenset[str] = frozenset(),
+    view: View = AS_IT_IS,
 ) -> ClonePlan:
     """Read the used-block maps and the first bytes of the source, and plan the clone.
 
@@ -84,29 +87,39 @@ def make_plan(
         wishes: what else the user asks for.
         swap_header_only: leave out what was swapped out.
         frozen: devices of the source whose filesystems are mounted and held still.
+        view: which bytes of the source are read elsewhere.
 
     Raises:
         FormatError: when the source's partition table is damaged.
         DeviceError: when the source cannot be read.
         GrowRefused, MissingProgram: when the last partition was to grow and cannot.
     """
-    maps: Sequence[UsedMap] = used_maps(source, swap_header_only=swap_header_only, frozen=frozen)
     with opened(source.path, writable=False) as descriptor:
-        head, unreadable = _read_head(descriptor, source)
-        mark = fingerprint(descriptor, source, maps)
-        access = SourceAccess(source, descriptor, frozen)
-        growth = growth_of(source, target, head, access) if wishes.grow else None
+        access = SourceAccess(source, descriptor, frozen, view)
+        maps: Sequence[UsedMap] = _maps(access, swap_header_only=swap_header_only)
+        head, unreadable = _read_head(access)
+        mark = fingerprint(access.read, source, maps)
+        growth = _growth_of(source, target, head, access) if wishes.grow else None
     maps = noted(maps, source, growth, wished=wishes.grow)
-    plan = plan_clone(source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth)
+    plan = plan_clone(
+        source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth, view=view
+    )
     written = Extents.between(0, plan.copied.ranges[0].start if plan.copied.ranges else source.size)
     return replace(plan, unreadable=unreadable & written)
 
 
-def _read_head(descriptor: int, source: Disk) -> tuple[bytes, Extents]:
+def _growth_of(source: Disk, target: Disk, head: bytes, access: DiskAccess) -> Growth | None:
+    from etsclone.commands.growth import growth_of  # noqa: PLC0415 - only `--grow` pays for it
+
+    return growth_of(source, target, head, access)
+
+
+def _read_head(access: "SourceAccess") -> tuple[bytes, Extents]:
     """The first bytes of a disk, zeros for the sectors that cannot be read, and which those are."""
+    source, descriptor = access.source, access.descriptor
     head = bytearray(min(HEAD_SIZE, source.size))
     with contextlib.suppress(DeviceError):
-        return read_bytes(descriptor, Extent(0, len(head))), Extents()
+        return access.read(Extent(0, len(head))), Extents()
     bad = []
     with single_sectors(source.sector_size, descriptor) as buffer:
         for start in range(0, len(head), source.sector_size):
@@ -119,20 +132,20 @@ def _read_head(descriptor: int, source: Disk) -> tuple[bytes, Extents]:
     return bytes(head), Extents.of(bad)
 
 
-def used_maps(
-    source: Disk, *, swap_header_only: bool = False, frozen: frozenset[str] = frozenset()
-) -> tuple[UsedMap, ...]:
+def used_maps(source: Disk, *, swap_header_only: bool = False) -> tuple[UsedMap, ...]:
     """Which bytes matter of each partition of a disk, or of the disk itself when it has no table.
 
     Raises:
         DeviceError: when the disk cannot be opened.
         MissingProgram: when the program that reads a filesystem is not installed.
     """
-    parts = content_partitions(source) if source.table else (_whole_disk(source),)
     with opened(source.path, writable=False) as descriptor:
-        access = SourceAccess(source, descriptor, frozen)
-        find = partial(used_map, disk=access, swap_header_only=swap_header_only)
-        return tuple(side_by_side(find, parts))
+        return _maps(SourceAccess(source, descriptor), swap_header_only=swap_header_only)
+
+
+def _maps(access: "SourceAccess", *, swap_header_only: bool = False) -> tuple[UsedMap, ...]:
+    find = partial(used_map, disk=access, swap_header_only=swap_header_only)
+    return tuple(side_by_side(find, parts_with_content(access.source)))
 
 
 def lost_owners(source: Disk, lost: Extents) -> tuple[str, ...]:
@@ -143,26 +156,50 @@ def lost_owners(source: Disk, lost: Extents) -> tuple[str, ...]:
     """
     if not lost.ranges:
         return ()
-    parts = content_partitions(source) if source.table else (_whole_disk(source),)
+    from etsclone.usedmap.owners import disk_owners  # noqa: PLC0415 - only after bad sectors
+
     with opened(source.path, writable=False) as descriptor:
-        return disk_owners(source, parts, SourceAccess(source, descriptor), lost)
+        access = SourceAccess(source, descriptor)
+        return disk_owners(source, parts_with_content(source), access, lost)
+
+
+def parts_with_content(source: Disk) -> tuple[Partition, ...]:
+    """What of a disk has content of its own: partitions, or where it has no table the disk in the shape of one."""
+    return content_partitions(source) if source.table else (_whole_disk(source),)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceAccess:
-    """Lends the source to the readers of used maps (`DiskAccess`)."""
+    """Lends the source to the readers of used maps (`DiskAccess`), with what is held still or read elsewhere of it."""
 
     source: Disk
     descriptor: int
     still: frozenset[str] = frozenset()
+    view: View = AS_IT_IS
 
     def read(self, extent: Extent) -> bytes:
-        return read_bytes(self.descriptor, extent)
+        if not self.view:
+            return read_bytes(self.descriptor, extent)
+        return b"".join(self._read_part(part, place) for part, place in self.view.parts(extent))
+
+    def _read_part(self, part: Extent, place: Place) -> bytes:
+        match place:
+            case None:
+                return read_bytes(self.descriptor, part)
+            case Kept(offset, data):
+                return data[part.start - offset : part.end - offset]
+            case Stretch(extent, device, offset):
+                with opened(device, writable=False) as descriptor:
+                    return read_bytes(descriptor, part.shifted(offset - extent.start))
 
     def content(self, extent: Extent) -> Content:
+        if device := self.view.shown_by(extent):
+            return read_content(device, 0, extent.size)
         return read_content(self.source.device, extent.start, extent.size)
 
     def window(self, extent: Extent) -> AbstractContextManager[str]:
+        if device := self.view.shown_by(extent):
+            return nullcontext(device)
         node = self._node(extent)
         if node and node not in self.still:
             return nullcontext(node)
@@ -174,7 +211,16 @@ class SourceAccess:
         return window(self.source.device, extent, self.source.sector_size)
 
     def frozen(self, extent: Extent) -> bool:
-        return self._node(extent) in self.still
+        # For a snapshot LVM froze it.
+        return self._node(extent) in self.still or bool(self.view.shown_by(extent))
+
+    def unlocked(self, extent: Extent) -> Unlocked | None:
+        node = self._node(extent)
+        mapping = mapping_of(node) if node else None
+        if mapping is None:
+            return None
+        clear = ClearAccess(mapping.device, mapping.size, self.source.sector_size, self.still)
+        return Unlocked(mapping.start, mapping.size, clear)
 
     def _node(self, extent: Extent) -> str:
         parts = (*self.source.partitions, _whole_disk(self.source))
@@ -182,6 +228,32 @@ class SourceAccess:
             part.device for part in parts if (part.start, part.end) == (extent.start, extent.end)
         )
         return next(nodes, "")
+
+
+@dataclass(frozen=True, slots=True)
+class ClearAccess:
+    """Lends a device of its own, which shows something in the clear, to the readers of used maps (`DiskAccess`)."""
+
+    device: str
+    size: int
+    sector_size: int
+    still: frozenset[str]
+
+    def read(self, extent: Extent) -> bytes:
+        with opened(self.device, writable=False) as descriptor:
+            return read_bytes(descriptor, extent)
+
+    def content(self, extent: Extent) -> Content:
+        return read_content(self.device, extent.start, extent.size)
+
+    def frozen(self, extent: Extent) -> bool:
+        return extent.size == self.size and self.device in self.still
+
+    def window(self, extent: Extent) -> AbstractContextManager[str]:
+        return window(self.device, extent, self.sector_size)
+
+    def unlocked(self, _extent: Extent) -> Unlocked | None:
+        return None
 
 
 def _whole_disk(source: Disk) -> Partition:

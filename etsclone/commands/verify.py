@@ -10,7 +10,6 @@ from etsclone.disk.images import attached
 from etsclone.errors import ComparisonFailed, TargetRefused, UsageError
 from etsclone.execute.clone import compare_clone
 from etsclone.model.disk import Disk
-from etsclone.model.extents import Extent
 from etsclone.plan.grow import enlarged_partition
 from etsclone.plan.guards import damage_refusals
 from etsclone.progress import print_event
@@ -54,7 +53,7 @@ def run(arguments: Namespace) -> None:
             "done", {"equal": not places, "compared": plan.copied.size, "different": places}
         )
     if different.ranges:
-        named = [_place(extent, source) for extent in different]
+        named = [source.where(extent.start, extent.end) for extent in different]
         more = f" and {len(named) - 3} more places" if len(named) > 3 else ""
         raise ComparisonFailed(
             f"{target.path} differs from {source.path} in {'; '.join(named[:3])}{more}",
@@ -72,13 +71,3 @@ def _refuse_enlarged(source: Disk, target: Disk) -> None:
             f" {source.path}",
             hint="mount both read-only and compare the files, with rsync --dry-run --checksum for one",
         )
-
-
-def _place(extent: Extent, source: Disk) -> str:
-    inside = [
-        part.number
-        for part in source.partitions
-        if part.start < extent.end and extent.start < part.end
-    ]
-    where = f"partition {inside[0]}" if inside else "outside the partitions"
-    return f"bytes {extent.start} to {extent.end} ({where})"

@@ -126,17 +126,18 @@ def _takes(descriptor: int, size: int) -> bool:
     return True
 
 
-def zero_block(descriptor: int, block: Extent, zeros: memoryview) -> None:
-    """Make a block read as zeros; `zeros` holds as many. The disk may do it without being sent any (BLKZEROOUT).
+def zero_block(descriptor: int, block: Extent, zeros: memoryview, *, by_command: bool) -> None:
+    """Make a block read as zeros; `zeros` holds as many. With `by_command` the disk is asked to, and not sent any.
 
     Raises:
         DeviceError: when that fails.
     """
-    try:
-        fcntl.ioctl(descriptor, _BLKZEROOUT, struct.pack("QQ", block.start, block.size))
-    except OSError:  # an image file, or a disk that cannot
-        if not _is_hole(descriptor, block):
-            write_block(descriptor, block, zeros)
+    if by_command:
+        with contextlib.suppress(OSError):  # then it cannot after all
+            fcntl.ioctl(descriptor, _BLKZEROOUT, struct.pack("QQ", block.start, block.size))
+            return
+    if not _is_hole(descriptor, block):
+        write_block(descriptor, block, zeros)
 
 
 def _is_hole(descriptor: int, block: Extent) -> bool:

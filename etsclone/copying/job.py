@@ -122,6 +122,8 @@ def copy_extents(
 
 def _given(run: CopyRun, step: Copy, *, shown: Report) -> Extents:
     """What the target holds without a copy: shared blocks, or holes of both files."""
+    if run.viewed is not None:  # what a snapshot shows may not be where the file has a hole
+        return Extents()
     if not step.share:
         return skip_holes(run, run.state.not_tried(step.extents))
     with progress("sharing", step.extents.size, shown=shown) as advance:
@@ -130,6 +132,8 @@ def _given(run: CopyRun, step: Copy, *, shown: Report) -> Extents:
 
 def _proved(run: CopyRun, checked: Extents, *, shared: bool) -> Extents:
     """What need not be read to know that it is the same on both sides."""
+    if run.viewed is not None:
+        return Extents()
     proof = same_blocks if shared else common_holes
     # Of a piece that is proved in part, the rest has no digest of its own.
     return proof(run.source, run.target, checked).shrunk(PIECE)

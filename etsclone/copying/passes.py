@@ -9,6 +9,7 @@ from etsclone.copying.access import read_block, write_block, zero_block
 from etsclone.copying.blocks import Blocks
 from etsclone.copying.pieces import DIGEST_SIZE, PieceDigests, digests_of
 from etsclone.copying.state import CopyState
+from etsclone.copying.viewed import Viewed
 from etsclone.copying.workers import Tuning, for_each_block
 from etsclone.errors import ReadFailed
 from etsclone.model.extents import Extent, Extents
@@ -25,7 +26,9 @@ def _nobody(*_: int) -> None:
 class CopyRun:
     """All that the passes of one copy share: open descriptors, what is known so far, and whom to tell.
 
-    `tick` is called about once a second, in the thread that started the copy.
+    `target_is_zero`: it reads as zeros where nothing was written; `target_zeroes`: it makes zeros when it is told to.
+    `tick` is called about once a second, in the thread that started the copy. `viewed` is set where bytes of the source
+    are to be read elsewhere.
     """
 
     source: int
@@ -36,6 +39,20 @@ class CopyRun:
     target_is_zero: bool
     advance: Advance = _nobody
     tick: Callable[[], None] = _nobody
+    target_zeroes: bool = False
+    viewed: Viewed | None = None
+
+    def read_source(self, block: Extent, buffer: memoryview) -> None:
+        """Fill `buffer` with a block's bytes.
+
+        Raises:
+            ReadFailed: when some of it cannot be read.
+            DeviceError: when the source ends early, or it or a snapshot of it is gone.
+        """
+        if self.viewed is None:
+            read_block(self.source, block, buffer, "source")
+        else:
+            self.viewed.read(self.source, block, buffer)
 
 
 def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None:
@@ -55,7 +72,7 @@ def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None
     def work(block: Extent, buffer: memoryview) -> None:
         limit.wait(block.size)
         try:
-            read_block(run.source, block, buffer, "source")
+            run.read_source(block, buffer)
         except ReadFailed:
             run.state.mark(block, BlockStatus.NOT_TRIMMED)
             run.advance(0, block.size)
@@ -65,7 +82,7 @@ def copy_pass(run: CopyRun, extents: Extents, *, backward: bool = False) -> None
         if not zeros.match(found, buffer):
             write_block(run.target, block, buffer)
         elif not run.target_is_zero:
-            zero_block(run.target, block, buffer)
+            zero_block(run.target, block, buffer, by_command=run.target_zeroes)
         run.state.mark(block, BlockStatus.FINISHED)
         run.advance(block.size)
 

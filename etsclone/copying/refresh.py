@@ -66,7 +66,7 @@ def refresh(run: CopyRun, extents: Extents, *, believed: bool) -> Extents:
         else:
             read_block(run.target, block, buffer, "target")
             known = digests_of(block, buffer)
-        read_block(run.source, block, buffer, "source")
+        run.read_source(block, buffer)
         changed = differing_pieces(block, known, run.digests.take(block, buffer))
         for extent in Extents.of(changed):
             with buffer[extent.start - block.start : extent.end - block.start] as part:

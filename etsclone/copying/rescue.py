@@ -8,7 +8,7 @@ sector by sector; then what is bad is tried again. After each step the state tel
 import mmap
 from collections.abc import Iterator
 
-from etsclone.copying.access import read_block, single_sectors, small_blocks, write_block
+from etsclone.copying.access import single_sectors, small_blocks, write_block
 from etsclone.copying.passes import CopyRun, copy_pass
 from etsclone.errors import ReadFailed
 from etsclone.model.extents import Extent, Extents
@@ -83,7 +83,7 @@ class _Sectors:
     def _copy(self, sector: Extent) -> bool:
         run = self._run
         try:
-            read_block(run.source, sector, self._buffer, "source")
+            run.read_source(sector, self._buffer)
         except ReadFailed:
             run.state.mark(sector, BlockStatus.BAD_SECTOR)
             return False

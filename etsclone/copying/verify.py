@@ -8,7 +8,7 @@ from etsclone.copying.blocks import Blocks
 from etsclone.copying.passes import CopyRun
 from etsclone.copying.pieces import DIGEST_SIZE, UNKNOWN, digests_of, pieces_of
 from etsclone.copying.workers import Tuning, for_each_block
-from etsclone.errors import ComparisonFailed
+from etsclone.errors import ReadBackDiffers
 from etsclone.model.extents import Extent, Extents
 
 
@@ -19,22 +19,24 @@ def read_back(run: CopyRun, extents: Extents, *, full: bool = False) -> None:
     with `full` everywhere. The descriptors must bypass the page cache, or what is compared is only memory.
 
     Raises:
-        ComparisonFailed: naming the first bytes that differ.
+        ReadBackDiffers: naming the first bytes that differ.
         DeviceError: when a disk cannot be read.
     """
 
     def work(block: Extent, buffer: memoryview) -> None:
         expected = b"" if full else run.digests.known(block)
         if full or has_unknown(expected):
-            read_block(run.source, block, buffer, "source")
+            run.read_source(block, buffer)
             expected = run.digests.take(block, buffer)
         read_block(run.target, block, buffer, "target")
         found = digests_of(block, buffer)
         if found != expected:
             place = first_difference(block, expected, found)
-            raise ComparisonFailed(
+            raise ReadBackDiffers(
                 f"the target differs from what was written to bytes {place.start} to {place.end}",
                 hint="the disk, its cable or its adapter is faulty: clone to another disk",
+                start=place.start,
+                end=place.end,
             )
         run.advance(block.size)
 

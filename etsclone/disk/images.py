@@ -1,8 +1,10 @@
 """Disk image files: attached as loop devices for as long as they are needed, and always detached."""
 
 import contextlib
+import fcntl
 import os
 import stat
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +18,9 @@ from etsclone.units import KIB, SECTOR, align_down
 
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
+
+_LOOP_GET_STATUS64 = 0x4C05
+_LOOP_INFO_SIZE = 232
 
 _PATIENCE = 5.0
 """Seconds to wait for the kernel; somebody else may have opened the device for longer."""
@@ -78,8 +83,33 @@ def image_identity(path: str) -> DiskIdentity:
 
 def loops_of(path: str) -> tuple[str, ...]:
     """The loop devices that an image file is attached to now."""
-    listed = run("losetup", ["--list", "--noheadings", "--output", "NAME", "--associated", path])
-    return tuple(listed.stdout.split())
+    status = os.stat(path)
+    attached_ones = (name for name in os.listdir("/sys/block") if _is_attached(name))
+    return tuple(
+        f"/dev/{name}"
+        for name in sorted(attached_ones, key=lambda name: int(name.removeprefix("loop")))
+        if _file_behind(f"/dev/{name}") == (status.st_dev, status.st_ino)
+    )
+
+
+def _is_attached(name: str) -> bool:
+    return name.startswith("loop") and os.path.exists(f"/sys/block/{name}/loop")
+
+
+def _file_behind(loop: str) -> tuple[int, int] | None:
+    """Device and inode of the file that a loop device shows; None when it shows none any more.
+
+    Source: `struct loop_info64` in include/uapi/linux/loop.h; the kernel's encoding of device numbers (new_encode_dev).
+    """
+    info = bytearray(_LOOP_INFO_SIZE)
+    try:
+        with open(loop, "rb", buffering=0) as device:
+            fcntl.ioctl(device, _LOOP_GET_STATUS64, info)
+    except OSError:
+        return None
+    number, inode = struct.unpack_from("<QQ", info)
+    major, minor = number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00
+    return os.makedev(major, minor), inode
 
 
 def announce_partitions(device: str) -> None:

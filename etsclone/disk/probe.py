@@ -1,11 +1,12 @@
 """What disks there are and what they hold. The only importer of pyudev.
 
 pyudev lists the devices and reads the kernel's attributes of them; serial numbers and WWNs come from udev's database,
-or from sysfs where no udev runs (a minimal rescue system). sfdisk reads partition tables and blkid contents, both
-from the device itself, since a database may be older than the disk.
+or from sysfs where no udev runs (a minimal rescue system). Partition tables and contents are read from the device
+itself, since a database may be older than the disk.
 """
 
 import errno
+import functools
 import json
 import os
 import re
@@ -14,19 +15,34 @@ from dataclasses import replace
 
 import pyudev
 
-from etsclone.disk.damaged import KINDS, can_be_opened, can_be_read, may_have_table, table_alone
+from etsclone.disk.damaged import (
+    KINDS,
+    can_be_opened,
+    can_be_read,
+    may_have_table,
+    read_head,
+    table_alone,
+)
+from etsclone.disk.gpttable import parse_gpt
 from etsclone.disk.mounts import Mount, mounts_of_system, swaps_of_system
+from etsclone.disk.signatures import find_content
 from etsclone.errors import FormatError, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable, Use
-from etsclone.run import run, side_by_side
+from etsclone.run import run
 from etsclone.units import SECTOR
 
 _IGNORED = re.compile(r"(ram|zram|sr|fd|nbd)\d+")
 
 
+@functools.cache
+def _context() -> pyudev.Context:
+    # One for all: making one means to look for the library with a program, ldconfig.
+    return pyudev.Context()
+
+
 def list_disks() -> tuple[Disk, ...]:
     """Every disk of this machine that has a medium, in the order of their names."""
-    found = pyudev.Context().list_devices(subsystem="block", DEVTYPE="disk")
+    found = _context().list_devices(subsystem="block", DEVTYPE="disk")
     devices = [
         device for device in found if not _IGNORED.fullmatch(device.sys_name) and _size(device) > 0
     ]
@@ -64,32 +80,21 @@ def disk_below(folder: str) -> Disk | None:
     if not mounts:
         return None
     try:
-        device = pyudev.Devices.from_device_number(pyudev.Context(), "block", mounts[-1].device)
+        device = pyudev.Devices.from_device_number(_context(), "block", mounts[-1].device)
     except pyudev.DeviceNotFoundError:
         return None
     return _disk(device if device.device_type == "disk" else device.find_parent("block", "disk"))
 
 
 def read_content(path: str, start: int, size: int) -> Content:
-    """What blkid finds in `size` bytes of a device from `start` on, never from its cache; empty when unknown."""
-    if not can_be_opened(path):
+    """What libblkid finds in `size` bytes of a device from `start` on; empty when unknown."""
+    if not size or not can_be_opened(path):
         return Content()
-    content = _ask_blkid(path, start, size)
+    content = find_content(path, start, size)
     if content.type or can_be_read(path, start, size):
         return content
-    found = [each for kind in KINDS if (each := _ask_blkid(path, start, size, kind)).type]
+    found = [each for kind in KINDS if (each := find_content(path, start, size, kind)).type]
     return found[0] if len(found) == 1 else Content()
-
-
-def _ask_blkid(path: str, start: int, size: int, kind: str = "") -> Content:
-    place = ["--offset", str(start), "--size", str(size)]
-    wanted = ["--match-types", kind] if kind else []
-    # Status 2: nothing found. 8: several signatures, so nobody can say what it is: treated as unknown.
-    found = run("blkid", ["--probe", "--output", "export", *place, *wanted, path], accept=(0, 2, 8))
-    if found.status != 0:
-        return Content()
-    fields = dict(line.split("=", 1) for line in found.stdout.splitlines() if "=" in line)
-    return Content(fields.get("TYPE", ""), fields.get("UUID", ""), fields.get("LABEL", ""))
 
 
 def parse_table(text: str, nodes: dict[int, str]) -> PartitionTable:
@@ -122,7 +127,7 @@ def parse_table(text: str, nodes: dict[int, str]) -> PartitionTable:
 
 def _block_device(path: str) -> pyudev.Device:
     try:
-        device = pyudev.Devices.from_device_file(pyudev.Context(), os.path.realpath(path))
+        device = pyudev.Devices.from_device_file(_context(), os.path.realpath(path))
     except (pyudev.DeviceNotFoundError, ValueError, OSError) as error:
         raise UsageError(
             f"{path} is no block device", hint="`etsclone disks` lists the disks"
@@ -184,23 +189,28 @@ def _read_table(
 ) -> PartitionTable | None:
     if not can_be_opened(path):
         return None
-    text = run("sfdisk", ["--json", path], accept=(0, 1)).stdout
-    if not text.strip() and may_have_table(path):
-        with table_alone(path, size, sector_size) as stand_in:
-            text = run("sfdisk", ["--json", stand_in], accept=(0, 1)).stdout
-    if not text.strip():
+    if not may_have_table(path):
         return None
-    table = parse_table(text, nodes)
-    if table.label not in {"gpt", "dos"}:
-        return None
-    contents = side_by_side(
-        lambda part: read_content(path, part.start, part.size), table.partitions
+    table = parse_gpt(read_head(path), sector_size, size, nodes) or _ask_sfdisk(
+        path, nodes, size, sector_size
     )
+    if table is None or table.label not in {"gpt", "dos"}:
+        return None
     partitions = tuple(
-        replace(part, content=content)
-        for part, content in zip(table.partitions, contents, strict=True)
+        replace(part, content=read_content(path, part.start, part.size))
+        for part in table.partitions
     )
     return PartitionTable(table.label, table.uuid, partitions)
+
+
+def _ask_sfdisk(
+    path: str, nodes: dict[int, str], size: int, sector_size: int
+) -> PartitionTable | None:
+    text = run("sfdisk", ["--json", path], accept=(0, 1)).stdout
+    if not text.strip():
+        with table_alone(path, size, sector_size) as stand_in:
+            text = run("sfdisk", ["--json", stand_in], accept=(0, 1)).stdout
+    return parse_table(text, nodes) if text.strip() else None
 
 
 def _uses(device: pyudev.Device) -> Iterator[Use]:
@@ -236,9 +246,7 @@ def _uses_of(
     for holder in sorted(_children(device.sys_path, "holders")):
         yield Use(device.device_node, "held", f"/dev/{holder}")
         # A volume on the disk may be what is mounted: LVM, md and LUKS devices stand between.
-        yield from _uses_of(
-            pyudev.Devices.from_name(pyudev.Context(), "block", holder), mounts, swaps
-        )
+        yield from _uses_of(pyudev.Devices.from_name(_context(), "block", holder), mounts, swaps)
 
 
 def _partitions(device: pyudev.Device) -> list[pyudev.Device]:

@@ -14,22 +14,33 @@ from etsclone.copying.passes import CopyRun
 from etsclone.copying.pieces import DIGEST_NAME, opened_digests
 from etsclone.copying.state import CopyState
 from etsclone.copying.verify import compare
+from etsclone.copying.viewed import Viewed
 from etsclone.copying.workers import Tuning
-from etsclone.disk.device import check_identity, clear, flush, opened, read_bytes, write_bytes
+from etsclone.disk.device import (
+    can_zero,
+    check_identity,
+    clear,
+    flush,
+    opened,
+    read_bytes,
+    write_bytes,
+)
 from etsclone.disk.images import announce_partitions, image_identity, is_image
+from etsclone.disk.snapshots import check_snapshots
 from etsclone.errors import (
     ComparisonFailed,
     DeviceError,
     EtscloneError,
     Interrupted,
+    ReadBackDiffers,
     StateLost,
     TargetRefused,
     WritesLost,
 )
-from etsclone.execute.grow import forget, grow
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.mapfile import Mapfile, parse_mapfile
 from etsclone.model.plan import (
+    CheckSnapshots,
     Clear,
     ClonePlan,
     CloneStep,
@@ -43,6 +54,7 @@ from etsclone.model.plan import (
     VerifyMode,
     Write,
 )
+from etsclone.model.view import View
 from etsclone.progress import Report, progress
 from etsclone.store.clones import CloneFacts, CloneRecord, record_of
 from etsclone.units import MIB
@@ -81,6 +93,7 @@ class _Clone:
     map_path: Path | None
     stack: contextlib.ExitStack
     source: int
+    viewed: Viewed | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     reads_zero: bool = False
     result: CopyResult | None = None
@@ -172,7 +185,8 @@ def execute_clone(
             stack.callback(announce_partitions, plan.target.path)
         check_identity(plan.source.identity)
         source = stack.enter_context(opened(plan.source.path, writable=False))
-        clone = _Clone(plan, tuning, shown, map_path, stack, source)
+        viewed = stack.enter_context(_opened_view(plan.view)) if plan.view else None
+        clone = _Clone(plan, tuning, shown, map_path, stack, source, viewed)
         shown.expected = _phases(plan)
         try:
             for step in plan.steps:
@@ -184,6 +198,15 @@ def execute_clone(
                 hint="run the same command again with --resume to go on",
             ) from interrupt
     return _outcome(clone)
+
+
+@contextlib.contextmanager
+def _opened_view(view: View) -> Iterator[Viewed]:
+    with contextlib.ExitStack() as stack:
+        snapshots = {
+            device: stack.enter_context(opened(device, writable=False)) for device in view.devices
+        }
+        yield Viewed(view, snapshots, lambda: check_snapshots(view.devices))
 
 
 def compare_clone(plan: ClonePlan, *, tuning: Tuning, shown: Report) -> Extents:
@@ -243,10 +266,18 @@ def _run(step: CloneStep, clone: _Clone) -> None:
         case Clear():
             _clear(step, clone)
         case Copy():
-            _copy(step, clone)
+            try:
+                _copy(step, clone)
+            except ReadBackDiffers as error:
+                place = clone.plan.source.where(error.start, error.end)
+                raise ComparisonFailed(
+                    f"{clone.plan.target.path} differs from what was written to {place}",
+                    hint=error.hint,
+                ) from error
+        case CheckSnapshots():
+            check_snapshots(step.devices)
         case Grow():
-            forget(clone.plan, step.spoiled, clone.record)
-            grow(step, clone.plan, clone.target)
+            _grow(step, clone)
         case Seal():
             seal(step, clone.target)
 
@@ -313,11 +344,19 @@ def _copy(step: Copy, clone: _Clone) -> None:
             if isinstance(other, Erase | Clear):
                 digests.forget_all(other.extents)
         state = CopyState(plan.source.size, parse_mapfile(earlier) if earlier else None)
-        run = CopyRun(clone.source, clone.target, digests, state, clone.tuning, clone.reads_zero)
+        run = CopyRun(
+            clone.source,
+            clone.target,
+            digests,
+            state,
+            clone.tuning,
+            clone.reads_zero,
+            target_zeroes=can_zero(clone.target),
+        )
         saver = Saver(run, clone.save_map)
         try:
             clone.result = copy_extents(
-                replace(run, tick=saver.tick),
+                replace(run, tick=saver.tick, viewed=clone.viewed),
                 step,
                 sector_size=plan.source.sector_size,
                 flush=flush,
@@ -332,6 +371,13 @@ def _copy(step: Copy, clone: _Clone) -> None:
                 saver.save()
             raise
         saver.save()
+
+
+def _grow(step: Grow, clone: _Clone) -> None:
+    from etsclone.execute.grow import forget, grow  # noqa: PLC0415 - only `--grow` pays for it
+
+    forget(clone.plan, step.spoiled, clone.record)
+    grow(step, clone.plan, clone.target)
 
 
 def seal(step: Seal, target: int) -> None:

@@ -139,3 +139,9 @@ class Disk:
             return self.content.type or ("no partition table" if self.exists else "to be created")
         parts = (f"{part.number} {part.content.type or '(unknown)'}" for part in self.partitions)
         return f"{self.table.label}: {', '.join(parts) or 'no partitions'}"
+
+    def where(self, start: int, end: int) -> str:
+        """The bytes `[start, end)` in words, and which partition they begin in."""
+        inside = [part.number for part in self.partitions if part.start < end and start < part.end]
+        place = f"partition {inside[0]}" if inside else "outside the partitions"
+        return f"bytes {start} to {end} ({place})"

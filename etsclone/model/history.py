@@ -12,6 +12,8 @@ class Flaw(Enum):
     """An overlay or a header does not verify."""
     UNREADABLE = "unreadable"
     """The medium does not give it back."""
+    SEALED = "sealed"
+    """None of the recovery keys that were given opens it; all else of it verifies."""
     FOREIGN = "foreign"
     """A genuine overlay of another role, pair or generation: replayed, moved or renamed."""
     GAP = "gap"
@@ -42,7 +44,7 @@ class Link:
 
     `number` is what its file name says, `size` the file's bytes, `header_size` those that stay when it is pruned.
     What follows is its header's word, and missing when there is a `problem`: `digest` and `previous` (sha256, hex),
-    `created` (UTC).
+    `created` (UTC). `contents` tells how far they were looked at: `sealed`, `not read`, `read`, or empty.
     """
 
     role: str
@@ -55,6 +57,7 @@ class Link:
     previous: str | None = None
     created: datetime | None = None
     problem: Problem | None = None
+    contents: str = ""
 
     @property
     def unfinished(self) -> bool:

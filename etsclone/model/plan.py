@@ -5,6 +5,7 @@ from enum import Enum
 
 from etsclone.model.disk import Disk
 from etsclone.model.extents import Extent, Extents
+from etsclone.model.view import AS_IT_IS, View
 from etsclone.units import KIB
 
 PIECE = 64 * KIB
@@ -211,7 +212,14 @@ class Growth:
     seals: tuple[Write, ...] = ()
 
 
-CloneStep = CreateImage | Erase | Clear | Copy | Grow | Seal
+@dataclass(frozen=True, slots=True)
+class CheckSnapshots:
+    """Make sure that these snapshots lasted until here: what they showed is not to be believed otherwise."""
+
+    devices: tuple[str, ...]
+
+
+CloneStep = CreateImage | Erase | Clear | Copy | CheckSnapshots | Grow | Seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +227,8 @@ class ClonePlan:
     """How `source` becomes `target`. `maps` tell what is copied and why, `steps` what is done in which order.
 
     `fingerprint` tells whether the source is still as it was when the plan was made; `unreadable` is what could not be
-    read even then, of the bytes that the plan itself carries.
+    read even then, of the bytes that the plan itself carries; `view` tells which bytes of the source are read
+    elsewhere.
     """
 
     source: Disk
@@ -228,6 +237,7 @@ class ClonePlan:
     steps: tuple[CloneStep, ...]
     fingerprint: str = ""
     unreadable: Extents = field(default_factory=Extents)
+    view: View = AS_IT_IS
 
     @property
     def copy(self) -> Copy:

@@ -19,6 +19,7 @@ from etsclone.errors import (
     DigestMismatch,
     OverlayMalformed,
     OverlayMismatch,
+    OverlaySealed,
     StoreFull,
     UsageError,
     VerificationFailed,
@@ -27,7 +28,8 @@ from etsclone.errors import (
 from etsclone.model.brd import Header, Member, Signer
 from etsclone.overlay import ustar
 from etsclone.overlay.header import MAX_HEADER, decode, digest, encode
-from etsclone.overlay.signing import verify
+from etsclone.overlay.sealing import Identities, unseal
+from etsclone.overlay.signing import check, verify
 from etsclone.overlay.trust import Trust
 from etsclone.units import MIB
 
@@ -65,12 +67,14 @@ class Envelope:
 class VerifiedOverlay:
     """An overlay of which every byte was verified; only `open_verified` makes one. Close it, or use it in a `with`.
 
-    `digest` is the sha256 (hex) of the header's bytes, by which the next generation names this one.
+    `digest` is the sha256 (hex) of the header's bytes, by which the next generation names this one. `opened` tells
+    whether the contents can be read: they are not sealed, or were opened.
     """
 
     header: Header
     digest: str
     signer: Signer
+    opened: bool
     _spools: tuple[BinaryIO, ...] = field(repr=False)
     seal: InitVar[object]
 
@@ -79,12 +83,24 @@ class VerifiedOverlay:
             raise TypeError("an overlay is verified by open_verified, and by nothing else")
 
     def payload(self) -> BinaryIO:
-        """A new stream over the verified, still compressed bytes of the payload. It must be read before `close`."""
-        return _reader(self._spools[0])
+        """A new stream over the verified, still compressed bytes of the payload. It must be read before `close`.
+
+        Raises:
+            OverlaySealed: when no identity was given that opens it.
+        """
+        return self._content(0)
 
     def inventory(self) -> BinaryIO:
-        """A new stream over the verified, still compressed bytes of the inventory. It must be read before `close`."""
-        return _reader(self._spools[1])
+        """A new stream over the verified, still compressed bytes of the inventory; else as `payload`."""
+        return self._content(1)
+
+    def _content(self, index: int) -> BinaryIO:
+        if not self.opened:
+            raise OverlaySealed(
+                f"generation {self.header.generation} of {self.header.role} is sealed",
+                hint="name the recovery key with --identity",
+            )
+        return _reader(self._spools[index])
 
     def close(self) -> None:
         """Give back the space of the private copies."""
@@ -131,6 +147,7 @@ def write_overlay(
 
     Raises:
         OverlayMalformed: when the header or the signature is above its limit.
+        SignatureInvalid: when the signature does not hold.
         DigestMismatch: when a stream does not hold what the header says.
     """
     header_bytes, mtime = encode(header), int(header.created.timestamp())
@@ -158,6 +175,7 @@ def write_signed(
         raise OverlayMalformed(
             f"the signature has {len(signature)} bytes, more than {MAX_SIGNATURE}"
         )
+    check(content, signature)
     for member, data in ((name, content), (f"{name}.sig", signature)):
         out.writelines(
             (ustar.header(member, len(data), mtime), data, bytes(ustar.padding(len(data))))
@@ -213,6 +231,7 @@ def open_verified(
     role: str | None = None,
     pair: str | None = None,
     generation: int | None = None,
+    identities: Identities | None = None,
     spool: Path | None = None,
 ) -> VerifiedOverlay:
     """Verify an overlay file, every byte of it, and return what it holds.
@@ -226,6 +245,7 @@ def open_verified(
         role: the role that it must be of; None takes the one that the header names.
         pair: the pair that it must be of; None takes any.
         generation: the generation that it must be; None takes any.
+        identities: who opens the contents if they are sealed; None leaves them sealed.
         spool: the folder for private copies above 64 MiB; None takes the system's temporary folder.
 
     Raises:
@@ -233,6 +253,8 @@ def open_verified(
         SignatureInvalid: when the signature does not hold, or its key is not trusted for the role.
         OverlayMismatch: when it is a genuine overlay of another role, pair or generation.
         OverlayMalformed, DigestMismatch: when any other byte is not as it was written.
+        OverlaySealed: when none of the identities opens it.
+        HostilePayload: when a sealed member does not open as it was sealed.
         StoreFull: when the private copies need more space than there is.
         UsageError: when the file cannot be opened.
         DeviceError: when its medium fails.
@@ -247,8 +269,16 @@ def open_verified(
             copies.append(spools.enter_context(_private_file(member.size, spool)))
             _spool(file, member, envelope.mtime, copies[-1])
         _check_end(file)
+        if header.sealed and identities:
+            copies = [
+                spools.enter_context(_unsealed(member, copy, identities, spool))
+                for member, copy in zip(header.members, copies, strict=True)
+            ]
+        opened = not header.sealed or identities is not None
         spools.pop_all()
-        return VerifiedOverlay(header, digest(envelope.header), signer, tuple(copies), _SEAL)
+        return VerifiedOverlay(
+            header, digest(envelope.header), signer, opened, tuple(copies), _SEAL
+        )
 
 
 def _accept(envelope: Envelope, trust: Trust) -> tuple[Header, Signer]:
@@ -329,8 +359,21 @@ def _spool(file: BinaryIO, member: Member, mtime: int, copy: BinaryIO) -> None:
     _read_padding(file, member.size, member.name)
 
 
+def _unsealed(
+    member: Member, sealed: BinaryIO, identities: Identities, folder: Path | None
+) -> BinaryIO:
+    """What was sealed, in a private file, once all of it is known to be genuine."""
+    with contextlib.ExitStack() as undo:
+        plain = undo.enter_context(_private_file(member.size, folder))
+        unseal(sealed, plain, identities, member.name)
+        plain.flush()
+        sealed.close()
+        undo.pop_all()
+    return plain
+
+
 def _private_file(size: int, folder: Path | None) -> BinaryIO:
-    """An empty file without a name, for `size` bytes."""
+    """An empty file without a name, for `size` bytes: it is gone with the process, however that ends."""
     if size <= _IN_MEMORY:
         return open(os.memfd_create("overlay"), "w+b")
     return tempfile.TemporaryFile(dir=folder)

@@ -8,6 +8,7 @@ from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import (
     PIECE,
     PLAIN,
+    CheckSnapshots,
     Clear,
     ClonePlan,
     CloneStep,
@@ -22,6 +23,7 @@ from etsclone.model.plan import (
     UsedMap,
     Write,
 )
+from etsclone.model.view import AS_IT_IS, View
 from etsclone.plan.gpt import relocate
 from etsclone.units import KIB, MIB, align_down, align_up
 
@@ -58,6 +60,7 @@ def plan_clone(
     wishes: CloneWishes = PLAIN,
     fingerprint: str = "",
     growth: Growth | None = None,
+    view: View = AS_IT_IS,
 ) -> ClonePlan:
     """Decide what is copied and in which order.
 
@@ -69,6 +72,7 @@ def plan_clone(
         wishes: what else the user asks for.
         fingerprint: of the source, for its record.
         growth: the larger layout that the target gets; None for the source's.
+        view: which bytes of the source are read elsewhere.
 
     Returns:
         The plan. All bytes outside partitions are copied as they are. The head and the backup table come last.
@@ -98,10 +102,11 @@ def plan_clone(
         _erase(target, copied, wishes.mode),
         *_clearing(target, copied, wishes.unused),
         Copy(copied, wishes.mode, wishes.verify, wishes.retries, wishes.digests_kept, wishes.share),
+        *((CheckSnapshots(view.devices),) if view.devices else ()),
         *((growth.step,) if growth else ()),
         Seal((*tail, *(growth.seals if growth else ()), *head_writes(head))),
     )
-    return ClonePlan(source, target, tuple(maps), steps, fingerprint)
+    return ClonePlan(source, target, tuple(maps), steps, fingerprint, view=view)
 
 
 def _without_moved(maps: Sequence[UsedMap], growth: Growth | None) -> Sequence[UsedMap]:

@@ -1,6 +1,6 @@
 """A BRD store in a folder: a removable medium, a share, a disk.
 
-    brd.toml            what this is: format, pair, profile, roles
+    brd.toml            what this is: format, pair, profile, roles, recipients
     allowed_signers     a copy of who is trusted (never itself the source of trust)
     ROLE/ROLE-NNNNNN.brd    the generations of a role's overlay
     ROLE/ROLE-NNNNNN.header what stays of a pruned one: its first two members
@@ -11,6 +11,7 @@ What the overlays hold is of no interest here. Files are 0600 and folders 0700, 
 """
 
 import contextlib
+import json
 import os
 import re
 import tomllib
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from etsclone.errors import FormatError, StoreRefused, medium_error
-from etsclone.model.brd import check_name
+from etsclone.model.brd import check_name, check_recipients
 from etsclone.store.files import (
     LOCK_NAME,
     NewFile,
@@ -42,6 +43,7 @@ SIGNERS = "allowed_signers"
 RECEIPTS = "receipts"
 DRILLS = "drills"
 
+_KEYS = {"format", "pair", "profile", "roles", "created"}
 _MAX_CONFIG = 64 * 1024
 _MAX_GENERATION = 999_999
 _RESERVED = {CONFIG, SIGNERS, RECEIPTS, DRILLS}
@@ -84,13 +86,14 @@ class NewOverlay:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store that was opened, with what its brd.toml says."""
+    """A store that was opened, with what its brd.toml says. Overlays are sealed to `recipients`, if there are any."""
 
     path: Path
     pair: str
     profile: str
     roles: tuple[str, ...]
     created: datetime
+    recipients: tuple[str, ...] = ()
 
     @property
     def signers_path(self) -> Path:
@@ -119,6 +122,17 @@ class Store:
             for folder in (self.path, *(self.path / role for role in self.roles)):
                 sweep(folder)
             yield
+
+    def with_recipients(self, recipients: Sequence[str]) -> "Store":
+        """Keep other recipients in brd.toml. Hold the lock, and have opened the store under it.
+
+        Raises:
+            StoreFull, StoreRefused, DeviceError: when the medium does not take it; all is as it was.
+            ValueError: when they are no recipients, one is named twice, or there are too many.
+        """
+        store = replace(self, recipients=check_recipients(recipients))
+        replace_text(self.path / CONFIG, _config_text(store))
+        return store
 
     def generations(self, role: str) -> tuple[Generation, ...]:
         """What was captured of a role, oldest first, without what was pruned.
@@ -260,13 +274,16 @@ class Store:
         return folder / name
 
 
-def create(path: Path, pair: str, profile: str, roles: Sequence[str]) -> Store:
+def create(
+    path: Path, pair: str, profile: str, roles: Sequence[str], recipients: Sequence[str] = ()
+) -> Store:
     """Make a store in a folder that does not exist yet (its parent does) or is empty.
 
     Raises:
         StoreRefused: when the folder is not empty or cannot be made.
         StoreFull, DeviceError: when the medium is full or fails.
-        ValueError: when pair, profile or a role is no name, or a role has the name of something else in a store.
+        ValueError: when pair, profile or a role is no name, a role has the name of something else in a store, or a
+            recipient is none.
     """
     _check_roles(roles)
     store = Store(
@@ -275,6 +292,7 @@ def create(path: Path, pair: str, profile: str, roles: Sequence[str]) -> Store:
         check_name(profile),
         tuple(roles),
         datetime.now(UTC).replace(microsecond=0),
+        check_recipients(recipients),
     )
     _create(store, _config_text(store))
     return store
@@ -341,22 +359,25 @@ def _parse_config(path: Path, values: dict[str, object]) -> Store:
             f"{path} has store format {version}: it was made by a newer etsclone",
             hint="use the newest etsclone",
         )
-    if version != FORMAT_VERSION or set(values) != {
-        "format",
-        "pair",
-        "profile",
-        "roles",
-        "created",
-    }:
+    if version != FORMAT_VERSION or set(values) - {"recipients"} != _KEYS:
         raise ValueError("it does not have exactly the keys of format 1")
     pair, profile, created = values["pair"], values["profile"], values["created"]
-    roles = values["roles"]
+    roles, recipients = values["roles"], values.get("recipients", [])
+    if not isinstance(recipients, list):
+        raise TypeError("recipients is no list")
     if not isinstance(pair, str) or not isinstance(profile, str) or not isinstance(roles, list):
         raise TypeError("pair and profile are text, roles is a list")
     if not isinstance(created, datetime) or created.tzinfo is None:
         raise TypeError("created is no time with a zone")
     _check_roles(roles)
-    return Store(path, check_name(pair), check_name(profile), tuple(roles), created)
+    return Store(
+        path,
+        check_name(pair),
+        check_name(profile),
+        tuple(roles),
+        created,
+        check_recipients(recipients),
+    )
 
 
 def _config_text(store: Store) -> str:
@@ -369,7 +390,15 @@ def _config_text(store: Store) -> str:
         f'profile = "{store.profile}"\n'
         f"roles = [{roles}]\n"
         f"created = {store.created:%Y-%m-%dT%H:%M:%SZ}\n"
-    )
+    ) + _recipients_text(store)
+
+
+def _recipients_text(store: Store) -> str:
+    if not store.recipients:
+        return ""
+    # A printable text is written alike in JSON and in TOML.
+    lines = "".join(f"    {json.dumps(line, ensure_ascii=False)},\n" for line in store.recipients)
+    return f"recipients = [\n{lines}]\n"
 
 
 def _check_roles(roles: Sequence[object]) -> None:

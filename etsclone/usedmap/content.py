@@ -4,6 +4,7 @@ A reader that knows the content tells. Where none does, where it fails, or where
 everything matters, and the note says why.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,17 +13,18 @@ from etsclone.model.disk import Partition
 from etsclone.model.extents import Extent
 from etsclone.model.plan import UsedMap, Volume
 from etsclone.units import KIB
-from etsclone.usedmap import fat, lvm, partclone, swap
+from etsclone.usedmap import ext, fat, partclone, swap
 from etsclone.usedmap.region import DiskAccess, Finding, Region, everything
 
 WHOLE = {
     "swap": "",
-    "crypto_LUKS": "encrypted with LUKS, free and used look alike",
     "BitLocker": "encrypted with BitLocker, free and used look alike",
-    "linux_raid_member": "a member of an md array, which may use all of it",
     "swsuspend": "a hibernated system is kept in it",
 }
 """Contents, as blkid calls them, of which everything matters, and what is to be said of it."""
+
+_LVM, _LUKS, _MD = "LVM2_member", "crypto_LUKS", "linux_raid_member"
+_CONTAINERS = {_LVM: "physical volume", _LUKS: "LUKS volume", _MD: "member of an md array"}
 
 _TOLD_BY = 128 * KIB
 """The first bytes of a partition, which hold the superblock of every filesystem that a reader knows."""
@@ -56,8 +58,11 @@ def used_map(partition: Partition, disk: DiskAccess, *, swap_header_only: bool =
     )
 
 
-def _find(kind: str, region: Region, *, swap_header_only: bool) -> Finding:
-    reader = _reader(kind, swap_header_only=swap_header_only)
+def _find(
+    kind: str, region: Region, *, swap_header_only: bool, around: frozenset[str] = frozenset()
+) -> Finding:
+    """`around` are the kinds of content that the region is inside of."""
+    reader = _reader(kind, around | {kind}, swap_header_only=swap_header_only)
     if reader is None:
         return everything(region, _why_everything(kind, region))
     try:
@@ -76,24 +81,49 @@ def _why_everything(kind: str, region: Region) -> str:
     return ""
 
 
-def _reader(kind: str, *, swap_header_only: bool) -> _Reader | None:
-    def find_in_volume(region: Region) -> Finding:
+def _reader(kind: str, around: frozenset[str], *, swap_header_only: bool) -> _Reader | None:
+    def find_inside(region: Region) -> Finding:
         inside = region.disk.content(region.extent).type
-        # A physical volume inside a logical one is not looked into: nothing would bound the depth.
-        if inside == lvm.CONTENT:
-            return everything(region, "it holds another physical volume")
-        found = _find(inside, region, swap_header_only=swap_header_only)
-        return replace(found, volumes=(Volume(region.extent, inside),))
+        # Nothing that may hold others is looked for in its own kind: nothing would bound the depth.
+        if inside in around:
+            return everything(region, f"it holds another {_CONTAINERS[inside]}")
+        found = _find(inside, region, swap_header_only=swap_header_only, around=around)
+        return replace(found, volumes=(Volume(region.extent, inside), *found.volumes))
 
     if kind == fat.CONTENT:
         return fat.find_used
+    if kind in ext.CONTENTS:
+        return lambda region: _find_ext(kind, region)
     if kind in partclone.READERS:
         return lambda region: partclone.find_used(kind, region)
-    if kind == lvm.CONTENT:
-        return lambda region: lvm.find_used(region, find_in_volume)
+    if kind in _CONTAINERS:
+        return lambda region: _find_around(kind, region, find_inside)
     if kind == "swap" and swap_header_only:
         return swap.find_header
     return None
+
+
+def _find_around(kind: str, region: Region, find_inside: _Reader) -> Finding:
+    # Each is several modules, which only those pay for who have it.
+    if kind == _LVM:
+        from etsclone.usedmap import lvm  # noqa: PLC0415
+
+        return lvm.find_used(region, find_inside)
+    if kind == _LUKS:
+        from etsclone.usedmap import luks  # noqa: PLC0415
+
+        return luks.find_used(region, find_inside)
+    from etsclone.usedmap import md  # noqa: PLC0415
+
+    return md.find_used(region, find_inside)
+
+
+def _find_ext(kind: str, region: Region) -> Finding:
+    # Mounted and held still it is in order, but does not look so: that is left to partclone too.
+    if not region.disk.frozen(region.extent):
+        with contextlib.suppress(FormatError, DeviceError):
+            return ext.find_used(region)
+    return partclone.find_used(kind, region)
 
 
 def _checked(found: Finding, region: Region) -> Finding:

@@ -105,6 +105,25 @@ class VolumeGroup:
             return None
         return self._bytes(segment.areas[0][1], segment.count)
 
+    def places(self, volume: LogicalVolume) -> tuple[tuple[Extent, int], ...]:
+        """Where parts of a logical volume lie on the physical volume: in its bytes, and where in the logical volume.
+
+        Raises:
+            FormatError: when it is not plainly one piece behind another (striped, mirrored, thin).
+        """
+        found = []
+        for part in volume.segments:
+            if part.kind not in {"striped", "linear"} or len(part.areas) != 1:
+                raise FormatError(f"{self.name}/{volume.name} is not linear")
+            ((name, start),) = part.areas
+            if name == self.own_name:
+                found.append((self._bytes(start, part.count), part.start * self.extent_size))
+        return tuple(found)
+
+    def extents_of(self, volume: LogicalVolume) -> int:
+        """How many extents a logical volume has, on whatever physical volumes."""
+        return sum(part.count for part in volume.segments)
+
     def _bytes(self, start: int, count: int) -> Extent:
         if start < 0 or count <= 0 or start + count > self.extent_count:
             raise FormatError("its metadata names extents that it does not have")

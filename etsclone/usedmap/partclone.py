@@ -13,7 +13,6 @@ from etsclone.errors import FormatError
 from etsclone.model.extents import Extents
 from etsclone.model.mapfile import BlockStatus, parse_mapfile
 from etsclone.run import run
-from etsclone.usedmap import btrfs
 from etsclone.usedmap.region import Finding, Region
 from etsclone.usedmap.unsettled import check_settled
 
@@ -43,6 +42,8 @@ def find_used(kind: str, region: Region) -> Finding:
         check_settled(kind, region, device)
         used = parse_domain(_read_domain(READERS[kind], device), region.size)
         if kind == "btrfs":
+            from etsclone.usedmap import btrfs  # noqa: PLC0415 - no other filesystem pays for it
+
             used = btrfs.with_copies(used, btrfs.read_chunks(device))
             used |= Extents.between(0, min(btrfs.RESERVED, region.size))
     return Finding(used, READERS[kind])

@@ -28,6 +28,19 @@ class DiskAccess(Protocol):
     def window(self, extent: Extent) -> AbstractContextManager[str]:
         """A block device that shows just this extent, read-only, until the context ends."""
 
+    def unlocked(self, extent: Extent) -> "Unlocked | None":
+        """What is encrypted in an extent, if it is unlocked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlocked:
+    """What is encrypted in a range of a disk: where its ciphertext begins, counted from the range's beginning, how many
+    bytes it has, and how to look at it in the clear."""
+
+    start: int
+    size: int
+    disk: DiskAccess
+
 
 @dataclass(frozen=True, slots=True)
 class Region:

@@ -1,12 +1,13 @@
 /* The limit that a disk cloner is measured against: copy known extents and do nothing else.
  *
- *   clone-limit [--verify] [--workers N] [--block BYTES] SOURCE TARGET EXTENTS
- *   clone-limit --read     [--workers N] [--block BYTES] SOURCE EXTENTS
+ *   clone-limit [--verify] [--huge] [--workers N] [--block BYTES] SOURCE TARGET EXTENTS
+ *   clone-limit --read     [--huge] [--workers N] [--block BYTES] SOURCE EXTENTS
  *
  * EXTENTS is a text file with one `START SIZE` in bytes a line. The extents are cut at multiples of the block size, as
  * etsclone cuts them; N threads take the blocks in order, read each with O_DIRECT into a page-aligned buffer and write
  * it with O_DIRECT. Then the target is made durable. --verify also flushes the target's page cache and reads the copied
  * extents of it once: nothing is compared or hashed, so this is a limit and no verification. --read only reads SOURCE.
+ * --huge asks for buffers in huge pages.
  *
  * Build: cc -O2 -pthread -o clone-limit clone-limit.c
  */
@@ -25,7 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_WORKERS = 256 };
+enum { MAX_WORKERS = 256, HUGE_PAGE = 2 << 20 };
 
 struct block {
     off_t start;
@@ -37,6 +38,7 @@ struct pass {
     const struct block *blocks;
     size_t count;
     size_t block_size;
+    int huge;
     int from;
     int to;
     atomic_size_t next;
@@ -45,6 +47,7 @@ struct pass {
 struct options {
     int verify;
     int read_only;
+    int huge;
     size_t workers;
     size_t block_size;
 };
@@ -126,23 +129,25 @@ static void *work(void *argument)
 {
     struct pass *pass = argument;
     size_t number;
-    char *buffer = mmap(NULL, pass->block_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    size_t page = pass->huge ? HUGE_PAGE : 4096;
+    size_t room = (pass->block_size + page - 1) / page * page;
+    char *buffer = aligned_alloc(page, room);
 
-    if (buffer == MAP_FAILED)
+    if (!buffer || (pass->huge && madvise(buffer, room, MADV_HUGEPAGE) < 0))
         die("no memory for a buffer");
     while ((number = atomic_fetch_add(&pass->next, 1)) < pass->count) {
         read_block(pass->from, pass->blocks[number], buffer);
         if (pass->to >= 0)
             write_block(pass->to, pass->blocks[number], buffer);
     }
-    munmap(buffer, pass->block_size);
+    free(buffer);
     return NULL;
 }
 
 static void run_pass(const struct block *blocks, size_t count, const struct options *options, int from, int to)
 {
     pthread_t threads[MAX_WORKERS];
-    struct pass pass = {blocks, count, options->block_size, from, to, 0};
+    struct pass pass = {blocks, count, options->block_size, options->huge, from, to, 0};
 
     for (size_t i = 0; i < options->workers; i++) {
         errno = pthread_create(&threads[i], NULL, work, &pass);
@@ -180,8 +185,8 @@ static void drop_cache(int descriptor)
 
 static void usage(void)
 {
-    fputs("usage: clone-limit [--verify] [--workers N] [--block BYTES] SOURCE TARGET EXTENTS\n"
-          "       clone-limit --read     [--workers N] [--block BYTES] SOURCE EXTENTS\n",
+    fputs("usage: clone-limit [--verify] [--huge] [--workers N] [--block BYTES] SOURCE TARGET EXTENTS\n"
+          "       clone-limit --read     [--huge] [--workers N] [--block BYTES] SOURCE EXTENTS\n",
           stderr);
     exit(2);
 }
@@ -204,6 +209,8 @@ static int parse(char **words, struct options *options)
     for (; words[i] && words[i][0] == '-'; i++) {
         if (!strcmp(words[i], "--verify"))
             options->verify = 1;
+        else if (!strcmp(words[i], "--huge"))
+            options->huge = 1;
         else if (!strcmp(words[i], "--read"))
             options->read_only = 1;
         else if (!strcmp(words[i], "--workers"))

@@ -44,6 +44,12 @@ CONTESTANTS = (
         ("{limit} --verify {source} {target} {extents}",),
         limit=LIMIT_VERIFIED,
     ),
+    Contestant("clone-limit --huge", ("{limit} --huge {source} {target} {extents}",)),
+    Contestant(
+        "clone-limit --huge --verify",
+        ("{limit} --huge --verify {source} {target} {extents}",),
+        limit=LIMIT_VERIFIED,
+    ),
     Contestant(
         ETSCLONE,
         ("{etsclone} clone {source} {target} --yes --verify=none",),

@@ -36,8 +36,17 @@ def lost_flush() -> list[Rule]:
 @contextmanager
 def failing(image: Path, bad: Extents) -> Iterator[Path]:
     """A file that holds what `image` does, but cannot be read (EIO) in the sectors of `bad`."""
+    _store(image, bad)
     with exported(image, bad_sectors(bad)) as (place, _):
         yield place
+
+
+def _store(image: Path, places: Extents) -> None:
+    """Have sectors where there may be a hole: nobody reads a hole."""
+    with image.open("r+b") as file:
+        for extent in places:
+            data = os.pread(file.fileno(), extent.size, extent.start)
+            os.pwrite(file.fileno(), data, extent.start)
 
 
 @contextmanager

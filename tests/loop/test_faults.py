@@ -88,7 +88,10 @@ def test_a_disk_that_lies_is_found_out(
     what = f"flip:{target}:{position}"
     result = stopped("read_back:1", what, "clone", small_disk.image, target, "--yes")
     assert result.code == 4
-    assert result.err.startswith("etsclone: the target differs from what was written to bytes ")
+    begin = position - position % (64 * 1024)
+    assert result.err.startswith(
+        f"etsclone: {target} differs from what was written to bytes {begin} to {begin + 64 * 1024} (partition 2)"
+    )
     assert "hint: the disk, its cable or its adapter is faulty" in result.err
     assert disks.looks_unfinished(target)
     assert not (state_folder / "receipts").exists()

@@ -180,12 +180,12 @@ PARTS = 6
 
 @pytest.fixture(scope="module")
 def many_parts(workshop: Path) -> Path:
-    """A disk with several filesystems."""
+    """A disk with several filesystems that only partclone can tell about."""
     image = disks.blank(workshop / "parts.img", (PARTS + 1) * 8 * MIB)
     disks.tool("sfdisk", "--quiet", image, typed="label: gpt\n" + "size=8MiB\n" * PARTS)
     with loop_device(image) as device:
         for number in range(1, PARTS + 1):
-            disks.tool(*disks.MAKE["ext4"], disks.node(device, number))
+            disks.tool(*disks.MAKE["ext4"], "-O", "bigalloc", disks.node(device, number))
     return image
 
 

@@ -277,8 +277,7 @@ def test_no_root_rights(words: tuple[str, ...], small_disk: Sample, target: Path
 @pytest.mark.parametrize(
     ("program", "package", "purpose"),
     [
-        ("partclone.ext4", "partclone", "finds the used blocks of ext2, ext3 and ext4"),
-        ("sfdisk", "fdisk", "reads partition tables"),
+        ("partx", "util-linux", "tells the kernel of the partitions of a disk"),
         ("losetup", "mount", "attaches image files as disks"),
     ],
 )

@@ -129,7 +129,7 @@ def test_what_the_target_lost_meanwhile_is_found(
     disks.flip(target, done_of(map_in(state_folder)).ranges[0].start + 77)
     result = etsclone(*words, "--resume")
     assert result.code == 4
-    assert "the target differs from what was written" in result.err
+    assert "differs from what was written to bytes" in result.err
     assert disks.looks_unfinished(target)
 
 

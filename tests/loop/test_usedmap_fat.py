@@ -14,7 +14,7 @@ from etsclone.model.disk import Content
 from etsclone.model.extents import Extent, Extents
 from etsclone.usedmap import fat
 from etsclone.usedmap.partclone import parse_domain
-from etsclone.usedmap.region import Region
+from etsclone.usedmap.region import Region, Unlocked
 
 from . import disks
 from .disks import MIB, loop_device, tool
@@ -35,6 +35,9 @@ class Device:
         raise NotImplementedError(extent)
 
     def frozen(self, extent: Extent) -> bool:
+        raise NotImplementedError(extent)
+
+    def unlocked(self, extent: Extent) -> Unlocked | None:
         raise NotImplementedError(extent)
 
     def window(self, extent: Extent) -> AbstractContextManager[str]:

@@ -132,7 +132,7 @@ def test_inside_the_volumes_too_only_what_is_used(sector_size: int, tmp_path: Pa
             tool("mkswap", swap)
         rows = segments(device, [device])
     found = map_of(image, sector_size)
-    assert found.method == "lvm2 metadata, partclone.ext4"
+    assert found.method == "lvm2 metadata, block bitmaps"
     assert found.note == "group/grown: everything is copied: not in one piece of their own"
     assert (unused(found) & free(rows)) == free(rows)
     assert unused(found).size > free(rows).size + 40 * MIB

@@ -36,39 +36,50 @@ pytestmark = pytest.mark.usefixtures("real_programs")
 
 
 def test_what_a_program_wrote(install: Install) -> None:
-    install("blkid", 'echo "out $1"; echo err >&2; exit 2')
-    done = run("blkid", ["an argument"], accept=(0, 2))
+    install("dumpe2fs", 'echo "out $1"; echo err >&2; exit 2')
+    done = run("dumpe2fs", ["an argument"], accept=(0, 2))
     assert (done.status, done.stdout, done.stderr) == (2, "out an argument\n", "err\n")
 
 
 def test_arguments_are_never_seen_by_a_shell(install: Install) -> None:
-    install("blkid", 'for each in "$@"; do printf "<%s>" "$each"; done')
+    install("dumpe2fs", 'for each in "$@"; do printf "<%s>" "$each"; done')
     words = ["$HOME", "a b", "*", "; reboot", "--x=y", "", "'"]
-    assert run("blkid", words).stdout == "".join(f"<{word}>" for word in words)
+    assert run("dumpe2fs", words).stdout == "".join(f"<{word}>" for word in words)
 
 
 def test_the_locale_is_fixed(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    install("blkid", 'echo "$LC_ALL"')
-    assert run("blkid", []).stdout == "C.UTF-8\n"
+    install("dumpe2fs", 'echo "$LC_ALL"')
+    assert run("dumpe2fs", []).stdout == "C.UTF-8\n"
+
+
+def test_a_program_reads_what_it_is_fed(install: Install) -> None:
+    install("dumpe2fs", "exec cat")
+    fed = bytes(range(1, 128)) * 2000
+    assert run("dumpe2fs", [], feed=fed).stdout.encode() == fed
+
+
+def test_a_program_that_does_not_read_is_no_failure(install: Install) -> None:
+    install("dumpe2fs", "echo done")
+    assert run("dumpe2fs", [], feed=bytes(1 << 20)).stdout == "done\n"
 
 
 def test_a_program_has_nothing_to_read(install: Install) -> None:
-    install("blkid", "exec cat")
-    assert run("blkid", []).stdout == ""
+    install("dumpe2fs", "exec cat")
+    assert run("dumpe2fs", []).stdout == ""
 
 
 def test_undecodable_output_survives(install: Install) -> None:
-    install("blkid", r"printf '\377'")
-    assert os.fsencode(run("blkid", []).stdout) == b"\xff"
+    install("dumpe2fs", r"printf '\377'")
+    assert os.fsencode(run("dumpe2fs", []).stdout) == b"\xff"
 
 
 def test_a_failure_tells_status_last_words_and_command(install: Install) -> None:
-    install("blkid", "for n in 1 2 3 4; do echo line $n >&2; done; exit 7")
+    install("dumpe2fs", "for n in 1 2 3 4; do echo line $n >&2; done; exit 7")
     with pytest.raises(CommandFailed) as caught:
-        run("blkid", ["/dev/my disk"])
-    assert caught.value.message == "blkid failed with status 7: line 2; line 3; line 4"
-    assert caught.value.hint == "the command was: blkid '/dev/my disk'"
+        run("dumpe2fs", ["/dev/my disk"])
+    assert caught.value.message == "dumpe2fs failed with status 7: line 2; line 3; line 4"
+    assert caught.value.hint == "the command was: dumpe2fs '/dev/my disk'"
 
 
 def test_a_failure_that_is_told_on_stdout(install: Install) -> None:
@@ -78,15 +89,15 @@ def test_a_failure_that_is_told_on_stdout(install: Install) -> None:
 
 
 def test_a_silent_failure(install: Install) -> None:
-    install("blkid", "exit 1")
+    install("dumpe2fs", "exit 1")
     with pytest.raises(CommandFailed, match="status 1: it said nothing"):
-        run("blkid", [])
+        run("dumpe2fs", [])
 
 
 def test_a_program_that_a_signal_ended(install: Install) -> None:
-    install("blkid", "kill -SEGV $$")
+    install("dumpe2fs", "kill -SEGV $$")
     with pytest.raises(CommandFailed, match="ended by SIGSEGV"):
-        run("blkid", [])
+        run("dumpe2fs", [])
 
 
 def test_a_missing_program_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,14 +143,14 @@ def test_an_interrupt_ends_the_program_before_it_goes_on(
     # The program tells that it is at work by a line in a FIFO, and its end by the FIFO's end of file.
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    install("blkid", f"exec > '{fifo}'; echo at work; exec sleep 600")
+    install("dumpe2fs", f"exec > '{fifo}'; echo at work; exec sleep 600")
     ours = textwrap.dedent("""
         import signal, sys
         from etsclone.run import run
         def interrupt(*_): raise KeyboardInterrupt
         signal.signal(signal.SIGTERM, interrupt)
         try:
-            run("blkid", [])
+            run("dumpe2fs", [])
         except KeyboardInterrupt:
             sys.exit(130)
         """)

@@ -16,6 +16,15 @@ def server_image() -> Path:
 
 
 @pytest.fixture(scope="session")
+def helper_image() -> Path:
+    """The helper VM's kernel, initrd and disk (see `helper`); shared and read-only."""
+    built = subprocess.run(
+        [SCRIPTS / "build-helper"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return Path(built.stdout.strip())
+
+
+@pytest.fixture(scope="session")
 def install_role() -> Path:
     """The script that makes a mounted tree either role by hand, without etsclone."""
     return SCRIPTS / "pair" / "install-role"

@@ -2,7 +2,18 @@
 
 from argparse import ArgumentParser
 
-from etsclone.commands.brd import capture, check, copy, init, inspect, keygen, prune, trust, verify
+from etsclone.commands.brd import (
+    capture,
+    check,
+    copy,
+    init,
+    inspect,
+    keygen,
+    prune,
+    recipients,
+    trust,
+    verify,
+)
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -12,6 +23,7 @@ def configure(parser: ArgumentParser) -> None:
         ("init", "make a BRD store for a pair, in a new or empty folder", init.configure),
         ("keygen", "make an OpenSSH Ed25519 key for signing overlays", keygen.configure),
         ("trust", "list a public key as allowed to sign for a role", trust.configure),
+        ("recipients", "show or change to whose keys overlays are sealed", recipients.configure),
         ("capture", "keep a role's state as a new signed generation", capture.configure),
         (
             "list",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from etsclone.commands.history import last_check, read_newest, seen
 from etsclone.commands.output import add_json, print_json
-from etsclone.commands.trust import load_trust
+from etsclone.commands.trust import add_revoked, load_trust
 from etsclone.errors import (
     ChainBroken,
     DeviceError,
@@ -49,6 +49,7 @@ def configure(parser: ArgumentParser) -> None:
         help="how old it may be: 90s, 30m, 36h, 2d, 1w",
     )
     parser.add_argument("--trust", metavar="FILE", type=Path, help="allowed_signers file to trust")
+    add_revoked(parser)
     add_json(parser)
 
 
@@ -66,7 +67,7 @@ def run(arguments: Namespace) -> None:
     except ValueError as error:
         raise UsageError(str(error), hint="for example: --max-age 2d") from error
     store = open_store(arguments.store)
-    trust = load_trust(arguments.trust, copy=store.signers_path)
+    trust = load_trust(arguments.trust, revoked=arguments.revoked, copy=store.signers_path)
     now = datetime.now(UTC)
     roles = (arguments.role,) if arguments.role else store.roles
     healths = [_health(store, role, trust, now, oldest) for role in roles]

@@ -43,7 +43,7 @@ def run(arguments: Namespace) -> None:
     """
     source = open_store(arguments.store)
     target = _existing(arguments.target, source)
-    trust = trust_or_copy(arguments.trust, source)
+    trust = trust_or_copy(arguments, source)
     links = [read_generation(source, link, trust) for link in _missing(source, target)]
     plan = plan_mirror(source, target, [link for link in links if link.problem is None])
     found = [link.problem for link in links if link.problem]

@@ -1,6 +1,7 @@
 """`etsclone brd list` and `etsclone brd show`: what a store or an overlay says it holds, verified or not."""
 
 from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from etsclone.commands.output import add_json, print_json, print_table
@@ -79,13 +80,18 @@ def run_show(arguments: Namespace) -> None:
     # Whether the key is to be trusted is the question of `verify`; that the bytes are those that it signed is checked.
     signature = check(envelope.header, envelope.signature)
     header = decode(envelope.header)
+    age = datetime.now(UTC) - header.created
     facts = header_facts(header) | {
+        "age": int(age.total_seconds()),
+        "size": arguments.overlay.stat().st_size,
         "digest": digest(envelope.header),
         "signed_by": fingerprint(signature.key),
     }
     if arguments.json:
         print_json(facts)
         return
+    facts |= {"age": str(timedelta(seconds=int(age.total_seconds())))}
+    facts |= {"sealed": "yes: a recovery key opens it" if header.sealed else "no"}
     for name, value in facts.items():
         print(f"{name.replace('_', ' '):>12}  {_text(value)}")
 
@@ -98,6 +104,7 @@ def header_facts(header: Header) -> dict[str, object]:
         "generation": header.generation,
         "host": header.host,
         "created": f"{header.created:%Y-%m-%dT%H:%M:%SZ}",
+        "sealed": header.sealed,
         "profile": header.profile,
         "profile_sha256": header.profile_sha256,
         "previous": header.previous,

@@ -46,7 +46,7 @@ def run(arguments: Namespace) -> None:
     roles = (arguments.role,) if arguments.role else store.roles
     for role in roles:
         store.check_role(role)
-    trust = trust_or_copy(arguments.trust, store)
+    trust = trust_or_copy(arguments, store)
     plans = [plan_prune(role, tuple(read_history(store, role, trust)), policy) for role in roles]
     if arguments.json:
         print_json({"pair": store.pair, "roles": [_facts(plan) for plan in plans]})

@@ -4,12 +4,20 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from etsclone.commands.history import check_problems, problem_facts, read_history, seen
+from etsclone.commands.history import (
+    check_problems,
+    problem_facts,
+    read_contents,
+    read_history,
+    seen,
+)
+from etsclone.commands.identity import add_identity, given_identities
 from etsclone.commands.output import add_json, print_json
-from etsclone.commands.trust import load_trust
+from etsclone.commands.trust import add_revoked, load_trust
 from etsclone.errors import ChainBroken, DeviceError, StoreRefused
 from etsclone.model.history import Flaw, Link, Problem
 from etsclone.overlay.container import open_verified
+from etsclone.overlay.sealing import Identities
 from etsclone.overlay.trust import Trust
 from etsclone.plan.history import problems
 from etsclone.store.folder import Store, open_store
@@ -28,6 +36,8 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="remember the newest generations of a store that verifies, though newer ones were seen on this machine",
     )
+    add_revoked(parser)
+    add_identity(parser, "to open what is sealed, and to read all contents to their end")
     add_json(parser)
 
 
@@ -39,17 +49,21 @@ def run(arguments: Namespace) -> None:
         VerificationFailed: when anything does not hold.
         DeviceError: when the medium fails.
     """
+    identities = given_identities(arguments)
     if arguments.what.is_dir():
         store = open_store(arguments.what)
-        _verify_store(store, load_trust(arguments.trust, copy=store.signers_path), arguments)
+        trust = load_trust(arguments.trust, revoked=arguments.revoked, copy=store.signers_path)
+        _verify_store(store, trust, identities, arguments)
     else:
         copy = arguments.what.parent.parent / "allowed_signers"
-        _verify_one(arguments.what, load_trust(arguments.trust, copy=copy), as_json=arguments.json)
+        trust = load_trust(arguments.trust, revoked=arguments.revoked, copy=copy)
+        _verify_one(arguments.what, trust, identities, as_json=arguments.json)
 
 
-def _verify_one(path: Path, trust: Trust, *, as_json: bool) -> None:
-    with open_verified(path, trust) as overlay:
+def _verify_one(path: Path, trust: Trust, identities: Identities | None, *, as_json: bool) -> None:
+    with open_verified(path, trust, identities=identities) as overlay:
         header, signer = overlay.header, overlay.signer
+        contents = read_contents(overlay, identities)
     if as_json:
         print_json(
             {
@@ -57,12 +71,13 @@ def _verify_one(path: Path, trust: Trust, *, as_json: bool) -> None:
                 "role": header.role,
                 "generation": header.generation,
                 "signer": signer.fingerprint,
+                "contents": contents,
             }
         )
     else:
         print(
             f"{path}: generation {header.generation} of {header.role} of pair {header.pair},"
-            f" signed by {signer.fingerprint}"
+            f" signed by {signer.fingerprint}, contents {contents}"
         )
 
 
@@ -75,8 +90,12 @@ class _History:
     problems: tuple[Problem, ...]
 
 
-def _verify_store(store: Store, trust: Trust, arguments: Namespace) -> None:
-    histories = [_history(store, role, trust, accept=arguments.accept) for role in store.roles]
+def _verify_store(
+    store: Store, trust: Trust, identities: Identities | None, arguments: Namespace
+) -> None:
+    histories = [
+        _history(store, role, trust, identities, accept=arguments.accept) for role in store.roles
+    ]
     found = [problem for history in histories for problem in history.problems]
     links = [link for history in histories for link in history.links]
     if not links and not found:
@@ -92,8 +111,10 @@ def _verify_store(store: Store, trust: Trust, arguments: Namespace) -> None:
     _judge(store, found)
 
 
-def _history(store: Store, role: str, trust: Trust, *, accept: bool) -> _History:
-    links = tuple(read_history(store, role, trust))
+def _history(
+    store: Store, role: str, trust: Trust, identities: Identities | None, *, accept: bool
+) -> _History:
+    links = tuple(read_history(store, role, trust, identities))
     seen = None if accept else recall(store.pair, role).newest
     return _History(
         role, links, (*problems(role, links, seen), *check_problems(store, links, trust))
@@ -115,6 +136,8 @@ def _judge(store: Store, found: list[Problem]) -> None:
         )
     if any(problem.flaw is Flaw.ROLLBACK for problem in found):
         hint = "find the store that has the newer generations; if they are lost for good: --accept"
+    elif all(problem.flaw is Flaw.SEALED for problem in found):
+        hint = "name another recovery key with --identity"
     else:
         hint = "`etsclone brd copy` brings lost generations back from another copy of the store"
     if found:
@@ -131,6 +154,7 @@ def _facts(links: list[Link], found: list[Problem]) -> dict[str, object]:
                 "generation": link.number,
                 "pruned": link.pruned,
                 "problem": link.problem.message if link.problem else "",
+                "contents": link.contents,
             }
             for link in links
         ],
@@ -142,7 +166,8 @@ def _show(store: Store, links: list[Link], found: list[Problem]) -> None:
     for link in links:
         if link.problem is None:
             word = "pruned, its header verifies" if link.pruned else "verified"
-            rest = "; its content is still there: prune again" if link.unfinished else ""
+            rest = " (contents sealed)" if link.contents == "sealed" else ""
+            rest += "; its content is still there: prune again" if link.unfinished else ""
             print(f"{link.path}: {word}{rest}")
     for problem in found:
         print(f"{problem.path or problem.role}: {problem.message}")

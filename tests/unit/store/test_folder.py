@@ -121,6 +121,54 @@ def test_roles_are_names_of_their_own(path: Path, roles: tuple[str, ...]) -> Non
     assert not path.exists()
 
 
+AGE = "age1qvr3y2l0e0ec2cekkke2zxce75wg2mkrxcwp0p07q8a8trghafkqg9pvcv"
+SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICk113kggmCce96wcJSJxHX6XE6q4pXTaQAINM8qlCKJ"
+COMMENT = r'the safe, "left" \\ drawer — £'
+
+
+def test_recipients_are_kept(path: Path) -> None:
+    store = create(path, "ets", "ltsp-isc-dhcp", ROLES, [AGE, f"{SSH} {COMMENT}"])
+    assert open_store(path) == store
+    assert store.recipients == (AGE, f"{SSH} {COMMENT}")
+
+
+def test_recipients_come_and_go_and_a_store_without_stays_as_it_was(store: Store) -> None:
+    before = (store.path / "brd.toml").read_bytes()
+    assert b"recipients" not in before
+    assert store.with_recipients([AGE, SSH]) == open_store(store.path)
+    assert open_store(store.path).recipients == (AGE, SSH)
+    assert open_store(store.path).with_recipients([]) == store
+    assert (store.path / "brd.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "recipients",
+    [
+        ["age1"],
+        [AGE, AGE],
+        [SSH, f"{SSH} with a comment"],
+        [f"{SSH} \x1b[31m"],
+        [f"{SSH} \u2028"],
+        [f"{AGE}\n{SSH}"],
+        ["ssh-rsa AAAA"],
+        [f"ssh-ed25519 {number:068d}" for number in range(33)],
+    ],
+)
+def test_what_is_no_list_of_recipients_is_refused(store: Store, recipients: list[str]) -> None:
+    before = (store.path / "brd.toml").read_bytes()
+    with pytest.raises(ValueError, match="recipient"):
+        store.with_recipients(recipients)
+    assert (store.path / "brd.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ['"age1"', '["age1"]', "[1]", f'["{AGE}", "{AGE}"]', "true"])
+def test_malformed_recipients_are_told(store: Store, text: str) -> None:
+    with (store.path / "brd.toml").open("a") as file:
+        file.write(f"recipients = {text}\n")
+    with pytest.raises(FormatError, match="recipient"):
+        open_store(store.path)
+
+
 def test_a_folder_without_a_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for where in (tmp_path, tmp_path / "missing", tmp_path / "file"):

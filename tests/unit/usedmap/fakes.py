@@ -9,6 +9,7 @@ from etsclone.errors import DeviceError
 from etsclone.model.disk import Content
 from etsclone.model.extents import Extent
 from etsclone.usedmap.lvmdisk import crc
+from etsclone.usedmap.region import Unlocked
 
 UUID = "000000AAAABBBBCCCCDDDDEEEEFFFFFF"
 AREA, AREA_SIZE = 4096, 1024 * 1024 - 4096
@@ -32,6 +33,9 @@ class FakeDisk:
 
     def frozen(self, _extent: Extent) -> bool:
         return False
+
+    def unlocked(self, _extent: Extent) -> Unlocked | None:
+        return None
 
     @contextmanager
     def window(self, extent: Extent) -> Iterator[str]:

@@ -40,7 +40,7 @@ def is_whole(found: UsedMap) -> bool:
     [
         ("", ""),
         ("swap", ""),
-        ("crypto_LUKS", "encrypted with LUKS, free and used look alike"),
+        ("crypto_LUKS", "encrypted with LUKS and locked, free and used look alike"),
         ("BitLocker", "encrypted with BitLocker, free and used look alike"),
         ("linux_raid_member", "a member of an md array, which may use all of it"),
         ("swsuspend", "a hibernated system is kept in it"),
