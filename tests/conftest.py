@@ -1,6 +1,7 @@
 """What all tests share: how thorough they are, and what they must not touch."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +38,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether the longer matrix was asked for."""
     return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where what larger fixtures run remembers things: never on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETSCLONE_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from etsclone.chroot import in_chroot, require_root
+from etsclone.commands.history import check_newest
 from etsclone.commands.identity import add_identity, given_identities
 from etsclone.commands.output import add_events, confirm, disk_facts, disk_line, print_json
 from etsclone.commands.receipt import add_key, signer
@@ -17,12 +18,14 @@ from etsclone.commands.trust import SITE_REVOKED, SITE_SIGNERS, add_revoked, loa
 from etsclone.errors import Interrupted, StoreRefused, TargetChanged, TargetRefused, UsageError
 from etsclone.execute.rebuild import RebuildPlan, execute_rebuild, plan_rebuild, verify_rebuild
 from etsclone.model.brd import CloneIdentity, Header
+from etsclone.model.history import Known
 from etsclone.overlay.container import VerifiedOverlay, open_verified
 from etsclone.overlay.payload import read_payload
 from etsclone.overlay.sealing import Identities
 from etsclone.plan.guards import target_refusals
 from etsclone.progress import print_event
 from etsclone.store.folder import Store, open_store
+from etsclone.store.memory import remember_newest
 from etsclone.store.receipts import save_receipt
 
 
@@ -66,7 +69,8 @@ def run(arguments: Namespace) -> None:
     """Rebuild a role.
 
     Raises:
-        NotRoot, UsageError, StoreRefused, TrustRefused, KeyRefused, OverlaySealed, TargetRefused, RootNotMounted,
+        NotRoot, UsageError, StoreRefused, StoreRolledBack, TrustRefused, KeyRefused, OverlaySealed, TargetRefused,
+        RootNotMounted,
         ScopeConflict, UnsafePath, NotConfirmed, VerificationFailed (of the overlay): before anything was written.
         TargetFull, DeviceError, Interrupted, ComparisonFailed: the role is incomplete; the same command completes it.
     """
@@ -82,6 +86,9 @@ def run(arguments: Namespace) -> None:
             overlay = _verified(path, store, arguments, system, identities)
             stack.enter_context(overlay)
             _check_clone(overlay.header, system)
+            newest = Known(overlay.header.generation, overlay.digest)
+            if arguments.generation is None:
+                check_newest(store, arguments.role, newest)
             payload = stack.enter_context(read_payload(overlay.payload(), overlay.header.scope))
             plan = plan_rebuild(system.folder, overlay.header.scope, payload, system.skip)
         _show(plan, overlay, system, arguments)
@@ -93,6 +100,7 @@ def run(arguments: Namespace) -> None:
         # Mounted afresh, so that what is compared comes from the disk and not from memory.
         with _system(arguments, writable=False) as again:
             verify_rebuild(again.folder, plan, again.skip)
+    remember_newest(store.pair, arguments.role, newest)
     facts = _facts(plan, overlay, system) | {"started": started.isoformat(), "verified": True}
     facts["finished"] = datetime.now(UTC).isoformat()
     receipt = save_receipt(

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from etsclone.errors import TrustRefused
+from etsclone.errors import TrustRefused, medium_error
 from etsclone.overlay.trust import Trust
 
 SITE_SIGNERS = Path("/etc/etsclone/allowed_signers")
@@ -57,7 +57,10 @@ def load_trust(
             f"there is nothing to trust: {path} does not exist", hint=hint
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise TrustRefused(f"cannot read the list of allowed signers {path}: {error}") from error
+        failed = medium_error(error, path) if isinstance(error, OSError) else None
+        raise failed or TrustRefused(
+            f"cannot read the list of allowed signers {path}: {error}"
+        ) from error
 
 
 def _revoked_text(named: Path | None) -> str:

@@ -23,6 +23,7 @@ from etsclone.errors import (
     StoreFull,
     UsageError,
     VerificationFailed,
+    medium_error,
 )
 from etsclone.model.brd import Header, Member, Signer
 from etsclone.overlay import ustar
@@ -33,7 +34,6 @@ from etsclone.overlay.trust import Trust
 from etsclone.units import MIB
 
 HEADER = "header.json"
-SIGNATURE = "header.json.sig"
 MAX_SIGNATURE = 4 * 1024
 """Bytes. An Ed25519 signature needs 292."""
 
@@ -55,6 +55,12 @@ class Envelope:
     header: bytes
     signature: bytes
     mtime: int
+
+    @property
+    def size(self) -> int:
+        """How many bytes of the file they take, with their tar headers and padding."""
+        parts = (self.header, self.signature)
+        return sum(ustar.BLOCK + len(part) + ustar.padding(len(part)) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +151,7 @@ def write_overlay(
         DigestMismatch: when a stream does not hold what the header says.
     """
     header_bytes, mtime = encode(header), int(header.created.timestamp())
-    signature = sign(header_bytes)
-    if len(signature) > MAX_SIGNATURE:
-        raise OverlayMalformed(
-            f"the signature has {len(signature)} bytes, more than {MAX_SIGNATURE}"
-        )
-    check(header_bytes, signature)
-    for name, content in ((HEADER, header_bytes), (SIGNATURE, signature)):
-        out.writelines(
-            (ustar.header(name, len(content), mtime), content, bytes(ustar.padding(len(content))))
-        )
+    write_signed(out, HEADER, header_bytes, mtime, sign)
     for member, stream in zip(header.members, (payload, inventory), strict=True):
         out.write(ustar.header(member.name, member.size, mtime))
         _copy_checked(member, stream, out)
@@ -163,6 +160,26 @@ def write_overlay(
         out.write(bytes(ustar.padding(member.size)))
     out.write(ustar.END)
     return digest(header_bytes)
+
+
+def write_signed(
+    out: BinaryIO, name: str, content: bytes, mtime: int, sign: Callable[[bytes], bytes]
+) -> None:
+    """Write two members: `content` as `name`, and the signature over it as `name` with `.sig` added.
+
+    Raises:
+        OverlayMalformed: when the signature is above its limit.
+    """
+    signature = sign(content)
+    if len(signature) > MAX_SIGNATURE:
+        raise OverlayMalformed(
+            f"the signature has {len(signature)} bytes, more than {MAX_SIGNATURE}"
+        )
+    check(content, signature)
+    for member, data in ((name, content), (f"{name}.sig", signature)):
+        out.writelines(
+            (ustar.header(member, len(data), mtime), data, bytes(ustar.padding(len(data))))
+        )
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -174,9 +191,37 @@ def read_envelope(source: Path | BinaryIO) -> Envelope:
     Raises:
         OverlayMalformed: when the file does not begin as every overlay does.
         UsageError: when it cannot be opened.
+        DeviceError: when its medium fails.
     """
     with _opened(source) as file:
         return _read_envelope(file)
+
+
+def read_signed(source: Path, name: str) -> Envelope:
+    """Read what `write_signed` wrote of that name, and no more than that, not trusting any of it.
+
+    Raises:
+        OverlayMalformed: when the file is anything else.
+        UsageError, DeviceError: as `read_envelope`.
+    """
+    with _opened(source) as file:
+        envelope = _read_envelope(file, name)
+        _check_end(file)
+        return envelope
+
+
+def verify_envelope(
+    envelope: Envelope,
+    trust: Trust,
+    *,
+    role: str | None = None,
+    pair: str | None = None,
+    generation: int | None = None,
+) -> tuple[Header, Signer]:
+    """What a header says and who signed it, once that is proven. For the arguments and errors see `open_verified`."""
+    header, signer = _accept(envelope, trust)
+    _check_asked(header, role, pair, generation)
+    return header, signer
 
 
 def open_verified(
@@ -212,17 +257,18 @@ def open_verified(
         HostilePayload: when a sealed member does not open as it was sealed.
         StoreFull: when the private copies need more space than there is.
         UsageError: when the file cannot be opened.
+        DeviceError: when its medium fails.
     """
     with _opened(source) as file, _space_for(spool), contextlib.ExitStack() as spools:
         envelope = _read_envelope(file)
-        header, signer = _accept(envelope, trust)
-        _check_asked(header, role, pair, generation)
+        header, signer = verify_envelope(
+            envelope, trust, role=role, pair=pair, generation=generation
+        )
         copies = []
         for member in header.members:
             copies.append(spools.enter_context(_private_file(member.size, spool)))
             _spool(file, member, envelope.mtime, copies[-1])
-        if _read_exactly(file, len(ustar.END), "its end") != ustar.END or file.read(1):
-            raise OverlayMalformed("there are bytes after the last member", hint=_HINT)
+        _check_end(file)
         if header.sealed and identities:
             copies = [
                 spools.enter_context(_unsealed(member, copy, identities, spool))
@@ -264,9 +310,14 @@ def _check_asked(
             )
 
 
-def _read_envelope(file: BinaryIO) -> Envelope:
-    header, mtime = _read_small(file, HEADER, MAX_HEADER)
-    signature, signature_mtime = _read_small(file, SIGNATURE, MAX_SIGNATURE)
+def _check_end(file: BinaryIO) -> None:
+    if _read_exactly(file, len(ustar.END), "its end") != ustar.END or file.read(1):
+        raise OverlayMalformed("there are bytes after the last member", hint=_HINT)
+
+
+def _read_envelope(file: BinaryIO, name: str = HEADER) -> Envelope:
+    header, mtime = _read_small(file, name, MAX_HEADER)
+    signature, signature_mtime = _read_small(file, f"{name}.sig", MAX_SIGNATURE)
     if mtime != signature_mtime:
         raise OverlayMalformed("the times of the tar headers differ", hint=_HINT)
     return Envelope(header, signature, mtime)
@@ -365,7 +416,7 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
     try:
         file = source.open("rb")
     except OSError as error:
-        raise UsageError(
+        raise medium_error(error, source) or UsageError(
             f"{source}: {error.strerror}", hint="`etsclone brd list` shows what there is"
         ) from error
     with file:
@@ -373,6 +424,11 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
             yield file
         except VerificationFailed as error:
             raise type(error)(f"{source}: {error.message}", hint=error.hint) from error
+        except OSError as error:
+            failed = medium_error(error, source)
+            if failed is None:
+                raise
+            raise failed from error
 
 
 @contextlib.contextmanager

@@ -135,7 +135,19 @@ def test_verify_tells_how_far_it_looked(pair: Pair) -> None:
     facts = json.loads(ok(*words, "--json", "--identity", pair.folder / "recovery.txt"))
     assert [row["contents"] for row in facts["overlays"]] == ["read", "read"]
     make_identity(pair.folder / "other.txt")
-    refuses(etsclone(*words, "--identity", pair.folder / "other.txt"), 4, "2 of 2 overlays")
+    done = etsclone(*words, "--identity", pair.folder / "other.txt")
+    refuses(done, 4, "does not verify")
+    assert done.stdout.count("no given identity opens") == 2
+    assert "--identity" in done.stderr
+
+
+def test_what_is_sealed_is_found_unchanged_without_opening_it(pair: Pair) -> None:
+    capture(pair)
+    assert "primary is unchanged since generation 2" in capture(pair)
+    with mounted(pair.disk("primary")) as root:
+        (root / "etc/hosts").write_text("127.0.0.1 changed\n")
+    assert "generation 3 of primary" in capture(pair)
+    ok("brd", "verify", pair.store, "--trust", pair.trust, "--identity", pair.folder / "recovery")
 
 
 def test_a_changed_recipient_counts_from_the_next_generation_on(pair: Pair) -> None:
@@ -163,7 +175,7 @@ def test_a_revoked_key_is_not_believed(pair: Pair) -> None:
     refuses(done, 4, "signed by a revoked key")
     assert content(pair.disk("secondary")) == before
     words = ("brd", "verify", pair.store, "--trust", pair.trust, "--revoked")
-    refuses(etsclone(*words, revoked), 4, "1 of 1 overlays")
+    refuses(etsclone(*words, revoked), 4, "does not verify")
     assert etsclone(*words, pair.folder / "none").returncode == 3
     revoked.write_text("# nobody\n")
     assert etsclone(*words, revoked).returncode == 0

@@ -1,5 +1,6 @@
 """What commands print and ask, and how the command line turns errors into exit codes."""
 
+import errno
 import io
 import json
 import os
@@ -113,6 +114,24 @@ def test_an_error_becomes_its_exit_code(
     assert run_cli("doctor") == code
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"etsclone: {getattr(error, 'message', 'interrupted')}\n")
+
+
+def test_a_medium_that_is_gone_is_told_wherever_it_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = OSError(errno.EIO, "Input/output error", "/media/brd/x")
+    monkeypatch.setattr(doctor, "run", failing(gone))
+    assert run_cli("doctor") == ExitCode.DEVICE
+    assert capsys.readouterr().err == (
+        "etsclone: the medium of /media/brd/x failed: Input/output error\n"
+        "hint: check that it is still plugged in\n"
+    )
+
+
+def test_what_nobody_expected_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "run", failing(OSError(errno.ELOOP, "strange")))
+    with pytest.raises(OSError, match="strange"):
+        cli.main(["doctor"])
 
 
 def test_a_hint_has_a_line_of_its_own(

@@ -27,6 +27,12 @@ COMMANDS = {
         "verify.configure",
         "check every signature, digest and link of an overlay or a store",
     ),
+    "check": (
+        "check.configure",
+        "tell whether each role's newest overlay verifies and is recent, for monitoring",
+    ),
+    "copy": ("copy.configure", "make a second store equal to the first, or bring it up to date"),
+    "prune": ("prune.configure", "let old generations go; their headers stay"),
 }
 """The verbs: the function of a module of this package that adds the arguments, and what they are for."""
 

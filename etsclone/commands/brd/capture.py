@@ -17,13 +17,16 @@ from etsclone.commands.brd.recipients import site_checked
 from etsclone.commands.output import add_json, ask_passphrase, print_json
 from etsclone.commands.packages import installed_by_rpm
 from etsclone.commands.system import System, system_at, system_on_disk
+from etsclone.commands.unchanged import keep_check, remember_generation, still_true
 from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
 from etsclone.model.scope import Scope
 from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
+from etsclone.overlay.checked import Check
 from etsclone.overlay.container import measure, read_envelope, write_overlay
+from etsclone.overlay.content import content_digest, noted
 from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS, digest
 from etsclone.overlay.heldkey import HeldKey, load_key
 from etsclone.overlay.packages import dpkg_packages
@@ -41,12 +44,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What the child process inside the system tells: host name, how many paths, and what people should know."""
+    """What the child process inside the system tells: host name, how many paths, and what people should know; and the
+    digests of payload and inventory, before they were sealed."""
 
     host: str
     paths: int
     listed: int
     warnings: tuple[str, ...]
+    contents: tuple[str, str]
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -81,7 +86,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Scan, archive, sign, store.
+    """Scan, archive, sign, store; when nothing changed, only the time is kept.
 
     Raises:
         NotRoot, StoreRefused, TrustRefused, KeyRefused, UsageError, RootNotMounted: before anything was written.
@@ -108,16 +113,20 @@ def run(arguments: Namespace) -> None:
     ):
         captured = capture_system(system, profile.scope, payload, listing, recipients)
         header = _header(store, profile, new, system, captured, (payload, listing))
-        write_overlay(new.file, header, key.sign, payload, listing)
-        new.commit()
-        captured = replace(
-            captured,
-            warnings=(
-                *captured.warnings,
-                *unclaimed_notes(store, new.generation, profile, listing, arguments.trust),
-            ),
-        )
-    _report(new, header, captured, as_json=arguments.json)
+        content = content_digest(header, captured.contents, recipients)
+        check = still_true(store, new, content, header.created)
+        if check:
+            keep_check(store, check, key.sign)
+        else:
+            name = write_overlay(new.file, header, key.sign, payload, listing)
+            new.commit()
+            remember_generation(store, new, name, content)
+            notes = unclaimed_notes(store, new.generation, profile, listing, arguments.trust)
+            captured = replace(captured, warnings=(*captured.warnings, *notes))
+    if check:
+        _report_unchanged(store, check, captured, as_json=arguments.json)
+    else:
+        _report(new, header, captured, as_json=arguments.json)
 
 
 def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
@@ -142,7 +151,11 @@ def capture_system(
     def work() -> Captured:
         listed = 0
         packages = rpm if rpm.packages else dpkg_packages("/")
-        with sealing(listing, recipients) as sealed, inventory.writing(sealed, packages) as add:
+        with (
+            sealing(listing, recipients) as sealed,
+            noted(sealed, times=False) as found,
+            inventory.writing(found.file, packages) as add,
+        ):
 
             def count(entry: Entry) -> None:
                 nonlocal listed
@@ -150,12 +163,16 @@ def capture_system(
                 add(entry)
 
             seen = scan("/", scope, skip=system.skip, listed=count)
-        with sealing(payload, recipients) as sealed:
-            archived = write_payload(sealed, "/", seen.scope)
+        with sealing(payload, recipients) as sealed, noted(sealed) as kept:
+            archived = write_payload(kept.file, "/", seen.scope)
         payload.flush()
         listing.flush()
         return Captured(
-            _host_name(), len(archived.tree), listed, (*notes, *seen.warnings, *archived.warnings)
+            _host_name(),
+            len(archived.tree),
+            listed,
+            (*notes, *seen.warnings, *archived.warnings),
+            (kept.digest, found.digest),
         )
 
     captured = in_chroot(system.folder, work)
@@ -201,11 +218,25 @@ def _header(
     )
 
 
+def _report_unchanged(store: Store, check: Check, captured: Captured, *, as_json: bool) -> None:
+    path = store.overlay(check.role, check.generation)
+    if as_json:
+        facts = {"unchanged": True, "path": str(path), "role": check.role}
+        facts |= {"generation": check.generation, "digest": check.digest}
+        checked = {"checked": f"{check.checked:%Y-%m-%dT%H:%M:%SZ}"}
+        print_json(facts | checked | {"warnings": list(captured.warnings)})
+        return
+    for warning in captured.warnings:
+        print(f"note: {warning}")
+    print(f"{path}: {check.role} is unchanged since generation {check.generation}; that was noted")
+
+
 def _report(new: NewOverlay, header: Header, captured: Captured, *, as_json: bool) -> None:
     path = new.generation.path
     size = path.stat().st_size
     if as_json:
         facts = {
+            "unchanged": False,
             "path": str(path),
             "size": size,
             "paths": captured.paths,

@@ -5,13 +5,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from etsclone.commands.output import add_json, print_json, print_table
-from etsclone.errors import EtscloneError
+from etsclone.errors import DeviceError, EtscloneError, VerificationFailed
 from etsclone.model.brd import Header
+from etsclone.overlay.checked import peek_check
 from etsclone.overlay.container import read_envelope
 from etsclone.overlay.header import decode, digest
 from etsclone.overlay.signing import check
 from etsclone.overlay.sshwire import fingerprint
-from etsclone.store.folder import open_store
+from etsclone.store.folder import Store, open_store
 from etsclone.units import human
 
 
@@ -32,13 +33,19 @@ def configure_show(parser: ArgumentParser) -> None:
 
 
 def run_list(arguments: Namespace) -> None:
-    """Print a line a generation, oldest first; unreadable ones with the reason."""
+    """Print a line a generation, oldest first; unreadable ones with the reason.
+
+    Raises:
+        StoreRefused: when there is no store.
+        DeviceError: when the medium fails.
+    """
     store = open_store(arguments.store)
     found = [
         _row(item.path) | {"role": role, "generation": item.number}
         for role in store.roles
         for item in store.generations(role)
     ]
+    roles = {role: _role_facts(store, role) for role in store.roles}
     if arguments.json:
         print_json(
             {
@@ -46,12 +53,20 @@ def run_list(arguments: Namespace) -> None:
                 "profile": store.profile,
                 "roles": list(store.roles),
                 "overlays": found,
+                "history": roles,
             }
         )
         return
     print(f"pair {store.pair}, profile {store.profile}, roles {', '.join(store.roles)}")
     header = ("ROLE", "GENERATION", "CREATED", "HOST", "SIZE")
     print_table(header, [_cells(row) for row in found])
+    for role, facts in roles.items():
+        if facts["checked"]:
+            print(f"{role} was last found unchanged at {facts['checked']}")
+        if facts["pruned"]:
+            print(
+                f"{role} has {facts['pruned']} older generations of which only the headers were kept"
+            )
 
 
 def run_show(arguments: Namespace) -> None:
@@ -108,10 +123,24 @@ def header_facts(header: Header) -> dict[str, object]:
     }
 
 
+def _role_facts(store: Store, role: str) -> dict[str, object]:
+    """What is known of a role beside its overlays, not verified."""
+    pruned = sum(item.pruned for item in store.history(role))
+    checked: str | None = None
+    if store.checked_path(role).exists():
+        try:
+            checked = f"{peek_check(store.checked_path(role)).checked:%Y-%m-%dT%H:%M:%SZ}"
+        except VerificationFailed as error:
+            checked = f"(unreadable: {error.message})"
+    return {"checked": checked, "pruned": pruned}
+
+
 def _row(path: Path) -> dict[str, object]:
     row: dict[str, object] = {"path": str(path), "size": path.stat().st_size}
     try:
         header = decode(read_envelope(path).header)
+    except DeviceError:
+        raise
     except EtscloneError as error:
         return row | {"error": error.message}
     return row | {"created": f"{header.created:%Y-%m-%dT%H:%M:%SZ}", "host": header.host}

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etsclone.errors import DeviceError, FormatError, StoreFull, StoreRefused
+from etsclone.errors import DeviceError, DigestMismatch, FormatError, StoreFull, StoreRefused
 from etsclone.store import files
-from etsclone.store.files import LOCK_NAME, aside, aside_name, replace_text, typed_errors
+from etsclone.store.files import (
+    LOCK_NAME,
+    NewFile,
+    aside,
+    aside_name,
+    copy_file,
+    cut_off,
+    replace_text,
+    typed_errors,
+)
 from etsclone.store.folder import Store, create, open_store
 
 ROLES = ("primary", "secondary")
@@ -418,6 +427,51 @@ def test_receipts_have_plain_names(name: str) -> None:
     store = Store(Path("/nonexistent"), "ets", "p", ROLES, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not the name of a receipt"):
         store.write_receipt(name, b"")
+
+
+def test_a_copied_file_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"x" * 3_000_000)
+    assert copy_file(source, target) == 3_000_000
+    assert target.read_bytes() == source.read_bytes()
+    with pytest.raises(StoreRefused, match="exists already"):
+        copy_file(source, target)
+    sync = NewFile._sync
+
+    def worn_out(new: NewFile) -> None:
+        sync(new)
+        aside_path = new.target.with_name(aside_name(new.target.name))
+        aside_path.write_bytes(b"y" + aside_path.read_bytes()[1:])
+
+    monkeypatch.setattr(NewFile, "_sync", worn_out)
+    with pytest.raises(DigestMismatch, match="cannot be read back"):
+        copy_file(source, tmp_path / "other")
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "target"}
+
+
+def test_a_file_is_cut_off_under_its_new_name(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"0123456789")
+    assert cut_off(tmp_path / "old", "new", 4).read_bytes() == b"0123"
+    assert cut_off(tmp_path / "new", "new", 2).read_bytes() == b"01"
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_no_link_is_cut_off(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        cut_off(tmp_path / "link", "new", 0)
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_lock_sweeps_what_killed_writers_left(store: Store) -> None:
+    capture(store, "primary")
+    before = tree(store.path)
+    for folder in (store.path, store.path / "primary", store.path / "secondary"):
+        (folder / aside_name("primary-000009.brd")).write_bytes(b"half")
+    with store.lock():
+        assert tree(store.path) == before
 
 
 # --- media that fail ------------------------------------------------------------------------------------------------
