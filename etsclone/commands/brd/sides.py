@@ -15,8 +15,8 @@ from etsclone.commands.trust import add_revoked, load_trust
 from etsclone.errors import FormatError, UsageError
 from etsclone.model.diff import Comparison
 from etsclone.model.scope import Scope
+from etsclone.overlay.comparing import Listing, differing
 from etsclone.overlay.container import HEADER, VerifiedOverlay, open_verified
-from etsclone.overlay.listing import Listing, differing
 from etsclone.overlay.sealing import Identities
 from etsclone.plan.diff import compare
 from etsclone.profiles import load_profile

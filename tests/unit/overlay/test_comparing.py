@@ -12,7 +12,7 @@ from etsclone.errors import HostilePayload
 from etsclone.model.packages import Installed, Package
 from etsclone.model.tree import Entry, Kind
 from etsclone.overlay import inventory, listing
-from etsclone.overlay.listing import Listing, differing
+from etsclone.overlay.comparing import Listing, differing
 
 PACKAGES = (Package("a", "all", "1:2~b"), Package("a", "amd64", "1"), Package("b+", "all", "1"))
 Tree = dict[bytes, Entry]
