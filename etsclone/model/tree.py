@@ -17,6 +17,10 @@ class Kind(Enum):
     SOCKET = "socket"
 
 
+FLAGS = ("sappnd", "schg", "nodump", "noatime", "dirsync", "sync")
+"""The flags of chattr(1) that are state of a file (a, i, d, A, D, S), as libarchive names and orders them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One path of a system with all that an overlay keeps of it.
@@ -24,7 +28,8 @@ class Entry:
     `path` is absolute as seen inside the system (`b"/etc/hostname"`, the root is `b"/"`). `mode` has the permission
     bits with setuid, setgid and sticky (0o7777). `mtime_ns` is nanoseconds since the epoch. `size` (bytes) and
     `sha256` (lower-case hex) are set for files, `target` for symbolic links, `device` (major, minor) for devices.
-    `xattrs` are sorted by name and hold POSIX ACLs in the kernel's binary form. `link_to` names the first path (in
+    `xattrs` are sorted by name and hold POSIX ACLs in the kernel's binary form. `flags` are some of `FLAGS` in their
+    order, of files and folders. `link_to` names the first path (in
     byte order) of the same hard-linked file inside the same tree; the first path itself has None.
     """
 
@@ -41,6 +46,7 @@ class Entry:
     target: bytes | None = None
     device: tuple[int, int] | None = None
     xattrs: tuple[tuple[str, bytes], ...] = ()
+    flags: tuple[str, ...] = ()
     link_to: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +56,14 @@ class Entry:
             raise ValueError(f"not permission bits: {self.mode:o}")
         if (self.kind is Kind.SYMLINK) != (self.target is not None):
             raise ValueError(f"only a symbolic link has a target: {self.path!r}")
+        if self.flags:
+            self._check_flags()
+
+    def _check_flags(self) -> None:
+        if self.flags != tuple(flag for flag in FLAGS if flag in self.flags):
+            raise ValueError(f"not flags, or not in order: {self.flags}")
+        if self.kind not in (Kind.FILE, Kind.FOLDER):
+            raise ValueError(f"only files and folders have flags: {self.path!r}")
 
     @property
     def state(self) -> "Entry":

@@ -2,7 +2,8 @@
 
 New files are written in full, with all their metadata, into a private staging folder at the top of the filesystem
 where they belong, and are safe on the disk before the first path of the scope changes. Then each takes its place by
-one rename. What is interrupted is mended by planning and applying again: every step leads from what is there to what
+one rename. Flags come last of all, since what is immutable cannot be moved; where they are in the way they are taken
+off and, if the thing stays, put back. What is interrupted is mended by planning and applying again: every step leads from what is there to what
 the overlay holds, and none depends on one before it having happened.
 """
 
@@ -10,7 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from etsclone.errors import ComparisonFailed, EtscloneError, UnsafePath
 from etsclone.model.scope import Scope
@@ -28,12 +29,14 @@ from etsclone.overlay.files import (
     drop_attributes,
     filesystem_top,
     mtime_kept,
+    opened_file,
     opened_folder,
     opened_root,
     typed_errors,
     working_in,
     write_attributes,
 )
+from etsclone.overlay.flags import unlocked, write_flags
 from etsclone.overlay.payload import Payload
 from etsclone.overlay.scan import scan
 from etsclone.plan.tree import Action, TreeChange, TreePlan, differences
@@ -69,6 +72,7 @@ def apply_plan(root: str, plan: TreePlan, payload: Payload) -> None:
             with typed_errors(change.path):
                 _execute(top, change, staging)
         _finish_folders(top, plan)
+        _set_flags(top, plan)
         _sync_folders(top, plan)
 
 
@@ -130,7 +134,7 @@ class _Staging:
         staging = join(filesystem_top(self._top, path), STAGING)
         if staging not in self._folders:
             _discard(self._top, staging)
-            with opened_folder(self._top, parent_of(staging)) as parent, mtime_kept(parent):
+            with _changed_folder(self._top, parent_of(staging)) as parent:
                 os.mkdir(STAGING, 0o700, dir_fd=parent)
                 flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._folders[staging] = os.open(STAGING, flags, dir_fd=parent)
@@ -158,7 +162,7 @@ def _staging(top: int) -> Iterator[_Staging]:
 def _discard(top: int, path: bytes) -> None:
     """Remove a staging folder, ours or an older one, or whatever took its name."""
     name = name_of(path)
-    with opened_folder(top, parent_of(path)) as parent, mtime_kept(parent):
+    with _changed_folder(top, parent_of(path)) as parent:
         try:
             status = os.lstat(name, dir_fd=parent)
         except FileNotFoundError:
@@ -221,16 +225,36 @@ def _set_metadata(descriptor: int, entry: Entry) -> None:
 def _execute(top: int, change: TreeChange, staging: _Staging) -> None:
     if change.action in (Action.CLEAR, Action.RETOUCH):
         return  # before and after everything else
-    with opened_folder(top, parent_of(change.path)) as parent, mtime_kept(parent):
+    with _changed_folder(top, parent_of(change.path)) as parent:
         name = name_of(change.path)
-        if change.action is Action.REMOVE:
-            _remove(parent, name)
-        elif change.action is Action.PARENT:
-            _make_parent(parent, name)
-        elif change.entry and change.entry.kind is Kind.FOLDER:
-            os.mkdir(name, 0o700, dir_fd=parent)
-        else:
-            staging.place(change.path, parent)
+        with _unlocked_at(parent, name):
+            if change.action is Action.REMOVE:
+                _remove(parent, name)
+            elif change.action is Action.PARENT:
+                _make_parent(parent, name)
+            elif change.entry and change.entry.kind is Kind.FOLDER:
+                os.mkdir(name, 0o700, dir_fd=parent)
+            else:
+                staging.place(change.path, parent)
+
+
+@contextmanager
+def _changed_folder(top: int, path: bytes) -> Iterator[int]:
+    """A folder whose list of names is to change, and nothing else of it."""
+    with opened_folder(top, path) as folder, unlocked(folder), mtime_kept(folder):
+        yield folder
+
+
+@contextmanager
+def _unlocked_at(parent: int, name: bytes) -> Iterator[None]:
+    """Let what stands at a name, if anything, be removed or replaced; its inode may have other names, which stay."""
+    with ExitStack() as opened:
+        with suppress(FileNotFoundError, UnsafePath):
+            mode = os.lstat(name, dir_fd=parent).st_mode
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                how = opened_file if stat.S_ISREG(mode) else opened_folder
+                opened.enter_context(unlocked(opened.enter_context(how(parent, name))))
+        yield
 
 
 def _prepare(top: int, change: TreeChange, staging: _Staging, payload: Payload) -> None:
@@ -261,9 +285,25 @@ def _finish_folders(top: int, plan: TreePlan) -> None:
         change.entry for change in plan.changes if change.entry and change.entry.kind is Kind.FOLDER
     ]
     for entry in sorted(made, key=lambda entry: entry.path, reverse=True):
-        with typed_errors(entry.path), opened_folder(top, entry.path) as folder:
+        with typed_errors(entry.path), opened_folder(top, entry.path) as folder, unlocked(folder):
             _set_metadata(folder, entry)
             os.fsync(folder)
+
+
+def _set_flags(top: int, plan: TreePlan) -> None:
+    """Flags of all that is new or retouched; a hard link has those of its first name."""
+    for change in plan.changes:
+        entry = change.entry
+        if not entry or entry.link_to or entry.kind not in (Kind.FILE, Kind.FOLDER):
+            continue
+        with typed_errors(entry.path), ExitStack() as opened:
+            if entry.kind is Kind.FOLDER:
+                descriptor = opened.enter_context(opened_folder(top, entry.path))
+            else:
+                folder = opened.enter_context(opened_folder(top, parent_of(entry.path)))
+                descriptor = opened.enter_context(opened_file(folder, name_of(entry.path)))
+            if write_flags(descriptor, entry.flags):
+                os.fsync(descriptor)
 
 
 def _sync_folders(top: int, plan: TreePlan) -> None:

@@ -15,8 +15,8 @@ from etsclone.model.tree import Entry, Kind
 from etsclone.overlay.compression import compressed, decompressed, lines
 from etsclone.units import GIB, KIB
 
-LEVEL = 9
-"""zstd's level: most of an inventory is digests, which no level makes smaller."""
+LEVEL = 1
+"""zstd's level. Most of an inventory is digests, which no level makes smaller; the first is the smallest here too."""
 
 INVENTORY_LIMIT = 2 * GIB
 """The most bytes that are unpacked; a million files take about 0.25 GiB."""
@@ -34,13 +34,16 @@ _KINDS = {kind.value.encode(): kind for kind in Kind}
 @contextmanager
 def writing(out: BinaryIO) -> Iterator[Callable[[Entry], None]]:
     """Write an inventory to `out` entry by entry, in the order in which the yielded function gets them."""
+    with writing_lines(out) as write_lines:
+        yield lambda entry: write_lines(_line(entry))
+
+
+@contextmanager
+def writing_lines(out: BinaryIO) -> Iterator[Callable[[bytes], object]]:
+    """Write an inventory to `out`; the yielded function takes any number of whole lines as `owner_words` and `state_words` make them."""
     with compressed(out, LEVEL) as plain:
         plain.write(_FIRST_LINE + b"\n")
-
-        def add(entry: Entry) -> None:
-            plain.write(_line(entry))
-
-        yield add
+        yield plain.write
 
 
 def write(entries: Iterable[Entry], out: BinaryIO) -> None:
@@ -60,35 +63,67 @@ def read(stream: BinaryIO, *, limit: int = INVENTORY_LIMIT) -> Iterator[Entry]:
     if next(text, None) != _FIRST_LINE:
         raise HostilePayload("inventory does not begin as mtree files do")
     for line in text:
-        try:
-            yield _entry(line)
-        except (KeyError, ValueError) as error:
-            raise HostilePayload(f"inventory is damaged at {line[:80]!r}") from error
+        yield parse(line)
+
+
+def parse(line: bytes) -> Entry:
+    """The entry that a line, without its end, tells of.
+
+    Raises:
+        HostilePayload: when it is not as `write` writes it.
+    """
+    try:
+        return _entry(line)
+    except (KeyError, ValueError) as error:
+        raise HostilePayload(f"inventory is damaged at {line[:80]!r}") from error
+
+
+def owner_words(kind: Kind, mode: int, uid: int, gid: int, uname: str, gname: str) -> bytes:
+    """The words of a line from `type` to the names of the owners; what many paths have in common."""
+    words = b" type=%s mode=%04o uid=%d gid=%d" % (kind.value.encode(), mode, uid, gid)
+    for key, owner in ((b"uname", uname), (b"gname", gname)):
+        if owner:
+            words += b" %s=%s" % (key, quoted(os.fsencode(owner)))
+    return words
+
+
+def state_words(
+    mtime_ns: int,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    target: bytes | None = None,
+    device: tuple[int, int] | None = None,
+    flags: tuple[str, ...] = (),
+) -> bytes:
+    """The words of a line that follow the owner's, with the end of the line; `size` is only a file's."""
+    words = b" time=%d.%09d" % divmod(mtime_ns, _NANO)
+    if size is not None:
+        words += b" size=%d" % size
+    if sha256:
+        words += b" sha256digest=" + sha256.encode()
+    if target is not None:
+        words += b" link=" + quoted(target)
+    if device:
+        words += b" device=linux,%d,%d" % device
+    if flags:
+        words += b" flags=" + ",".join(flags).encode()
+    return words + b"\n"
 
 
 def _line(entry: Entry) -> bytes:
-    words = (b"%s=%s" % word for word in _words(entry))
-    return b" ".join((_quoted(b"." + entry.path.rstrip(b"/")), *words)) + b"\n"
-
-
-def _words(entry: Entry) -> Iterator[tuple[bytes, bytes]]:
-    yield b"type", entry.kind.value.encode()
-    yield b"mode", b"%04o" % entry.mode
-    yield b"uid", b"%d" % entry.uid
-    yield b"gid", b"%d" % entry.gid
-    if entry.uname:
-        yield b"uname", _quoted(os.fsencode(entry.uname))
-    if entry.gname:
-        yield b"gname", _quoted(os.fsencode(entry.gname))
-    yield b"time", b"%d.%09d" % divmod(entry.mtime_ns, _NANO)
-    if entry.kind is Kind.FILE:
-        yield b"size", b"%d" % entry.size
-    if entry.sha256:
-        yield b"sha256digest", entry.sha256.encode()
-    if entry.target is not None:
-        yield b"link", _quoted(entry.target)
-    if entry.device:
-        yield b"device", b"linux,%d,%d" % entry.device
+    return (
+        quoted(b"." + entry.path.rstrip(b"/"))
+        + owner_words(entry.kind, entry.mode, entry.uid, entry.gid, entry.uname, entry.gname)
+        + state_words(
+            entry.mtime_ns,
+            size=entry.size if entry.kind is Kind.FILE else None,
+            sha256=entry.sha256,
+            target=entry.target,
+            device=entry.device,
+            flags=entry.flags,
+        )
+    )
 
 
 def _entry(line: bytes) -> Entry:
@@ -107,6 +142,7 @@ def _entry(line: bytes) -> Entry:
         sha256=words.pop(b"sha256digest").decode() if b"sha256digest" in words else None,
         target=_plain(words.pop(b"link")) if b"link" in words else None,
         device=_device(words.pop(b"device")) if b"device" in words else None,
+        flags=tuple(words.pop(b"flags").decode().split(",")) if b"flags" in words else (),
     )
     if words:
         raise ValueError(f"unknown words {sorted(words)}")
@@ -134,7 +170,8 @@ def _device(text: bytes) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _quoted(text: bytes) -> bytes:
+def quoted(text: bytes) -> bytes:
+    """Text as mtree files have it: all that could mean something else stands as a backslash and three octal digits."""
     return _UNSAFE.sub(lambda match: b"\\%03o" % match[0][0], text)
 
 

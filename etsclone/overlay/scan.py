@@ -1,10 +1,10 @@
-"""See what a tree holds: the scope with all that an overlay keeps, and on the same way the whole for the inventory."""
+"""See what a tree holds in the scope, with all that an overlay keeps of it."""
 
 import hashlib
 import heapq
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from etsclone.errors import UnsafePath
@@ -18,21 +18,8 @@ from etsclone.overlay.files import (
     read_attributes,
     working_in,
 )
-
-ATTEMPTS = 3
-"""How often a file that changes while it is read is read again."""
-
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.FOLDER,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFIFO: Kind.FIFO,
-    stat.S_IFCHR: Kind.CHAR_DEVICE,
-    stat.S_IFBLK: Kind.BLOCK_DEVICE,
-    stat.S_IFSOCK: Kind.SOCKET,
-}
-
-_DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
+from etsclone.overlay.flags import read_flags
+from etsclone.overlay.status import ATTEMPTS, device_of, kind_of, owner_names, same
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +37,21 @@ class Scan:
     warnings: tuple[str, ...]
 
 
-def scan(
-    root: str,
-    scope: Scope,
-    *,
-    skip: Collection[bytes] = (),
-    listed: Callable[[Entry], None] | None = None,
-) -> Scan:
+def scan(root: str, scope: Scope, *, skip: Collection[bytes] = ()) -> Scan:
     """Walk the tree below `root` once, in byte order of the paths, and never through a symbolic link.
 
     Args:
         root: the top of the tree; `/` inside `chroot.in_chroot`.
         scope: what belongs to the role. Parts of the tree that cannot hold any of it are not visited.
         skip: paths where something else is mounted (/proc, /sys, ...): not entered and not part of the scope.
-        listed: when given, the whole tree is visited, and this is called with everything that is not volatile. These
-            entries have content digests; extended attributes are only read in the scope, and links are not yet found.
 
     Raises:
         OSError: when something cannot be read.
     """
     with opened_root(root) as top:
-        walk = _Walk(top, scope, frozenset(skip), whole=listed is not None)
+        walk = _Walk(top, scope, frozenset(skip))
         found = _Findings(scope)
         for sight in walk.sights():
-            if listed is not None and sight.claim is not Claim.VOLATILE:
-                listed(sight.entry)
             found.add(sight)
         return Scan(found.linked(), found.outside, (*walk.warnings, *found.warnings))
 
@@ -136,14 +113,13 @@ class _Findings:
 class _Walk:
     """Meets every path of interest, in byte order, a folder before what it holds."""
 
-    def __init__(self, top: int, scope: Scope, skip: frozenset[bytes], *, whole: bool) -> None:
+    def __init__(self, top: int, scope: Scope, skip: frozenset[bytes]) -> None:
         self.warnings: list[str] = []
         self._top = top
         self._scope = scope
         self._skip = skip
-        self._whole = whole
-        self._users = _names(top, b"passwd")
-        self._groups = _names(top, b"group")
+        self._users = owner_names(top, b"passwd")
+        self._groups = owner_names(top, b"group")
 
     def sights(self) -> Iterator[_Sight]:
         """Everything of interest. `/a.b` comes between `/a` and `/a/b`, so a heap holds what is met but not due."""
@@ -158,10 +134,8 @@ class _Walk:
                     heapq.heappush(due, (below.entry.path, below))
 
     def _enters(self, path: bytes) -> bool:
-        claim = self._claim(path)
-        if path in self._skip or claim is Claim.VOLATILE:
-            return False
-        return self._whole or self._scope.may_hold(path)
+        skipped = path in self._skip or self._claim(path) is Claim.VOLATILE
+        return not skipped and self._scope.may_hold(path)
 
     def _inside(self, path: bytes) -> list[_Sight]:
         try:
@@ -180,7 +154,7 @@ class _Walk:
             for _ in range(ATTEMPTS):
                 before = os.lstat(name)
                 entry = self._entry(folder, name, path, before, claim)
-                if _same(before, os.lstat(name)):
+                if same(before, os.lstat(name)):
                     break
             else:
                 self.warnings.append(f"{printable(path)} changed while it was read")
@@ -191,12 +165,8 @@ class _Walk:
     def _entry(
         self, folder: int, name: bytes, path: bytes, status: os.stat_result, claim: Claim
     ) -> Entry:
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
-        wanted = claim is Claim.ROLE or (self._whole and claim is not Claim.VOLATILE)
-        size, digest = status.st_size, None
-        if kind is Kind.FILE and wanted:
-            size, digest = _content(folder, name)
-        return Entry(
+        kind = kind_of(status)
+        entry = Entry(
             path=path,
             kind=kind,
             mode=stat.S_IMODE(status.st_mode),
@@ -205,56 +175,32 @@ class _Walk:
             mtime_ns=status.st_mtime_ns,
             uname=self._users.get(status.st_uid, ""),
             gname=self._groups.get(status.st_gid, ""),
-            size=size if kind is Kind.FILE else 0,
-            sha256=digest,
+            size=status.st_size if kind is Kind.FILE else 0,
             target=os.readlink(name) if kind is Kind.SYMLINK else None,
-            device=_device(status) if kind in _DEVICES else None,
-            xattrs=read_attributes(name) if claim is Claim.ROLE else (),
+            device=device_of(status),
         )
+        return self._kept(folder, name, entry) if claim is Claim.ROLE else entry
+
+    def _kept(self, folder: int, name: bytes, entry: Entry) -> Entry:
+        """The entry with what only an overlay needs; that of a file that is none any more will be seen to have changed."""
+        entry = replace(entry, xattrs=read_attributes(name))
+        if entry.kind is Kind.FOLDER:
+            with opened_folder(folder, name) as descriptor:
+                return replace(entry, flags=read_flags(descriptor))
+        if entry.kind is not Kind.FILE:
+            return entry
+        try:
+            with opened_file(folder, name) as descriptor:
+                digest, size = hashlib.sha256(), 0
+                for piece in chunks(descriptor):
+                    digest.update(piece)
+                    size += len(piece)
+                flags = read_flags(descriptor)
+        except FileNotFoundError:
+            return entry
+        return replace(entry, size=size, sha256=digest.hexdigest(), flags=flags)
 
     def _claim(self, path: bytes) -> Claim:
         if name_of(path) == STAGING:
             return Claim.VOLATILE
         return Claim.NOBODY if path in self._skip else self._scope.claim(path)
-
-
-def _content(folder: int, name: bytes) -> tuple[int, str | None]:
-    """Size and sha256 of a file. None when it is none any more: the caller will see that it has changed."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        with opened_file(folder, name) as descriptor:
-            for piece in chunks(descriptor):
-                digest.update(piece)
-                size += len(piece)
-    except FileNotFoundError:
-        return 0, None
-    return size, digest.hexdigest()
-
-
-def _device(status: os.stat_result) -> tuple[int, int]:
-    return os.major(status.st_rdev), os.minor(status.st_rdev)
-
-
-def _same(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether nothing happened between two looks. Access times do not count: the first may be our own."""
-
-    def marks(status: os.stat_result) -> tuple[int, ...]:
-        inode = (status.st_dev, status.st_ino, status.st_mode)
-        return (*inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-    return marks(before) == marks(after)
-
-
-def _names(top: int, table: bytes) -> dict[int, str]:
-    """Names by id from the tree's own /etc/passwd or /etc/group (passwd(5), group(5)); none when it has none."""
-    try:
-        with opened_folder(top, b"/etc") as etc, opened_file(etc, table) as descriptor:
-            text = b"".join(bytes(piece) for piece in chunks(descriptor))
-    except (OSError, UnsafePath):
-        return {}
-    names: dict[int, str] = {}
-    for line in text.splitlines():
-        fields = line.split(b":")
-        if len(fields) > 2 and fields[2].isdigit():
-            names.setdefault(int(fields[2]), os.fsdecode(fields[0]))
-    return names
