@@ -2,9 +2,9 @@
 
 New files are written in full, with all their metadata, into a private staging folder at the top of the filesystem
 where they belong, and are safe on the disk before the first path of the scope changes. Then each takes its place by
-one rename. Flags come last of all, since what is immutable cannot be moved; where they are in the way they are taken
-off and, if the thing stays, put back. What is interrupted is mended by planning and applying again: every step leads from what is there to what
-the overlay holds, and none depends on one before it having happened.
+one rename. Flags come last of all, since what is immutable cannot be moved; those that are in the way are taken off
+and, where the thing stays, put back. What is interrupted is mended by planning and applying again: every step leads
+from what is there to what the overlay holds, and none depends on one before it having happened.
 """
 
 import os

@@ -35,12 +35,16 @@ _KINDS = {kind.value.encode(): kind for kind in Kind}
 def writing(out: BinaryIO) -> Iterator[Callable[[Entry], None]]:
     """Write an inventory to `out` entry by entry, in the order in which the yielded function gets them."""
     with writing_lines(out) as write_lines:
-        yield lambda entry: write_lines(_line(entry))
+
+        def add(entry: Entry) -> None:
+            write_lines(_line(entry))
+
+        yield add
 
 
 @contextmanager
 def writing_lines(out: BinaryIO) -> Iterator[Callable[[bytes], object]]:
-    """Write an inventory to `out`; the yielded function takes any number of whole lines as `owner_words` and `state_words` make them."""
+    """Write an inventory to `out`; the yielded function takes any number of lines, made of the words that are below."""
     with compressed(out, LEVEL) as plain:
         plain.write(_FIRST_LINE + b"\n")
         yield plain.write

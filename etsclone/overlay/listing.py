@@ -1,8 +1,9 @@
 """List a whole tree for the inventory, in several processes, and read only what has changed since the last time.
 
-A listing is made of folder records (`etsclone.overlay.remembered`), each from one look at a folder. The tree is cut into
-units, a folder with or without what is below; worker processes take one after another and write the records into spools,
-and this process puts them in the order of the inventory. Threads would not do: what a small file costs is mostly Python.
+A listing is made of folder records (`etsclone.overlay.remembered`), each from one look at a folder. The tree is cut
+into units, a folder with or without what is below; worker processes take one after another and write the records into
+spools, and this process puts them in the order of the inventory. Threads would not do: most of what a small file costs
+is Python.
 """
 
 import os
@@ -15,9 +16,8 @@ from typing import BinaryIO
 from etsclone.chroot import Child, forked
 from etsclone.errors import EtscloneError
 from etsclone.model.scope import Scope
-from etsclone.model.tree import join
 from etsclone.overlay.files import opened_root
-from etsclone.overlay.look import Look
+from etsclone.overlay.look import Look, below
 from etsclone.overlay.remembered import Keeper, Record, Remembered, packed_records
 
 _UNITS_AT = 3
@@ -120,11 +120,11 @@ class _Output:
 
     def add(self, packed: bytes) -> None:
         """Take the next record; write its lines up to the first folder, or all and what waited for them."""
-        record = Record.unpacked(packed)
-        self.kept.add(record.path, packed)
-        self.paths += len(record.names)
-        self.entered = [join(record.path, name) for name in record.folders]
-        self._waiting.append(list(reversed(record.texts)))
+        path, names, folders, texts = Record.outline(packed)
+        self.kept.add(path, packed)
+        self.paths += names
+        self.entered = below(path, folders)
+        self._waiting.append(list(reversed(texts)))
         while self._waiting:
             self._write(self._waiting[-1].pop())
             if self._waiting[-1]:
@@ -234,4 +234,4 @@ def _units(look: Look) -> Iterator[_Unit]:
         yield _Unit(number, path, deep)
         number += 1
         if not deep:
-            pending += [(below, depth + 1) for below in reversed(look.folders(path))]
+            pending += [(folder, depth + 1) for folder in reversed(look.folders(path))]

@@ -1,6 +1,6 @@
 """One look at a folder: the lines that an inventory has for what stands in it.
 
-Half a million times in a large tree, so this is written for speed: nothing is looked at twice, the words that many paths
+A large tree has a million paths, so this is written for speed: nothing is looked at twice, the words that many paths
 have in common are made once, and where a folder is as it was remembered its old record is taken over unread.
 """
 
@@ -100,7 +100,7 @@ class Look:
         names, statuses, marks = self._statuses(folder, path)
         old = self.remembered.record(path)
         if old and self.remembered.same_context and Record.is_of(old, path, names, marks):
-            self.entered = [join(path, name) for name in Record.folders_of(old)]
+            self.entered = below(path, Record.folders_of(old))
             return old
         return self._fresh(folder, path, names, statuses, marks, old)
 
@@ -146,7 +146,7 @@ class Look:
             if stat.S_ISDIR(settled.st_mode):
                 folders.append(name)
         self.entered = self._to_enter(path, folders)
-        entered = [name_of(below) for below in self.entered]
+        entered = [name_of(each) for each in self.entered]
         return Record(
             path, list(lines), b"".join(kept_marks), entered, _cut(lines, entered)
         ).packed()
@@ -230,8 +230,8 @@ class Look:
 
     def _to_enter(self, path: bytes, folders: Sequence[bytes]) -> list[bytes]:
         """The paths of those folders that are no other filesystem's, in the order of what is in them."""
-        paths = [join(path, name) for name in sorted(folders, key=lambda name: name + b"/")]
-        return [below for below in paths if below not in self._skip] if self._skip else paths
+        paths = below(path, sorted(folders, key=lambda name: name + b"/"))
+        return [each for each in paths if each not in self._skip] if self._skip else paths
 
     def _open(self, path: bytes) -> int:
         """A folder as a descriptor that stays open for what is below it."""
@@ -249,6 +249,14 @@ class Look:
 
     def _warn(self, path: bytes) -> None:
         self.warnings.append(f"{printable(path)} changed while it was read")
+
+
+def below(folder: bytes, names: Sequence[bytes]) -> list[bytes]:
+    """The paths of what stands in a folder."""
+    if not names:
+        return []
+    start = folder.rstrip(b"/") + b"/"
+    return [start + name for name in names]
 
 
 def _status(folder: int, name: bytes) -> os.stat_result | None:

@@ -1,8 +1,9 @@
 """The pax interchange format (POSIX.1-2017, pax(1)), as far as a payload needs it.
 
 Times, long and odd names, large ids and attributes stand in extended records, byte for byte. Attributes are
-`SCHILY.xattr.NAME` records as star, GNU tar and libarchive write them, flags are `SCHILY.fflags` as libarchive does; sparse files are in GNU tar's format 1.0
-("PAX Format, Version 1.0" in its manual). So `tar --xattrs --xattrs-include='*' -xpf` restores all of it.
+`SCHILY.xattr.NAME` records as star, GNU tar and libarchive write them, flags `SCHILY.fflags` as libarchive does; sparse
+files are in GNU tar's format 1.0 ("PAX Format, Version 1.0" in its manual). So `tar --xattrs --xattrs-include='*' -xpf`
+restores all of it but the flags, and `bsdtar -xpf` these too.
 """
 
 import os

@@ -1,12 +1,12 @@
 """What is remembered of the last listing of a tree, so that the next one need not read what has not changed.
 
-The unit is a *folder record*: the names that a folder holds, a mark for each by which a change is noticed, and the lines
-that an inventory has for them. It is both how a listing is made, folder by folder, and what is kept of it.
+The unit is a *folder record*: the names that a folder holds, a mark for each by which a change is noticed, and the
+lines that an inventory has for them. It is both how a listing is made, folder by folder, and what is kept of it.
 
 File: a first line, a digest of what the lines depend on (16 bytes), the records in the order of the inventory, an index
-(paths, each ended by NUL, then their offsets as eight bytes each), the lengths of its two halves (eight bytes each), and
-last the XXH3-128 digest of all before. A file whose digest is wrong is none: it is a cache, written without waiting for
-the disk, and guards against damage, not against root, who alone can write it. Numbers are little-endian.
+(paths, each ended by NUL, then their offsets as eight bytes each), the lengths of its two halves (eight bytes each),
+and last the XXH3-128 digest of all before. A file whose digest is wrong is none: it is a cache, written without waiting
+for the disk. That guards against damage, not against root, who alone can write it. Numbers are little-endian.
 """
 
 import os
@@ -48,9 +48,9 @@ def marks_of(statuses: Sequence[os.stat_result]) -> list[bytes]:
 class Record:
     """What stands in a folder, as `Remembered` keeps it.
 
-    `names` are sorted, `marks` are theirs, one after another. `folders` are those of the names that were entered, sorted
-    as their paths with a slash behind are: so the records of what is in them follow. `texts` are the lines, cut where
-    the lines of these folders belong: one more than there are folders.
+    `names` are sorted, `marks` are theirs, one after another. `folders` are those of the names that were entered,
+    sorted as their paths with a slash behind are: so the records of what is in them follow. `texts` are the lines, cut
+    where the lines of these folders belong: one more than there are folders.
     """
 
     path: bytes
@@ -96,6 +96,18 @@ class Record:
         _, *before, length, _ = _HEAD.unpack_from(packed)
         start = _HEAD.size + sum(before)
         return _split(packed[start : start + length])
+
+    @staticmethod
+    def outline(packed: bytes) -> tuple[bytes, int, Sequence[bytes], Sequence[bytes]]:
+        """The path, how many names, the folders and the texts of a packed record; quicker than all of it."""
+        _, path, names, marks, folders, cuts = _HEAD.unpack_from(packed)
+        count, start = marks // _MARK.size, _HEAD.size + path
+        name = packed[_HEAD.size : start]
+        start += names + marks
+        if not folders:
+            return name, count, (), (packed[start + cuts :],)
+        record = Record.unpacked(packed)
+        return name, count, record.folders, record.texts
 
     def lines(self) -> dict[bytes, tuple[bytes, bytes]]:
         """The mark and the line of each name."""

@@ -182,7 +182,7 @@ class _Walk:
         return self._kept(folder, name, entry) if claim is Claim.ROLE else entry
 
     def _kept(self, folder: int, name: bytes, entry: Entry) -> Entry:
-        """The entry with what only an overlay needs; that of a file that is none any more will be seen to have changed."""
+        """The entry with what only an overlay needs. If it is no file any more, that will be noticed."""
         entry = replace(entry, xattrs=read_attributes(name))
         if entry.kind is Kind.FOLDER:
             with opened_folder(folder, name) as descriptor:

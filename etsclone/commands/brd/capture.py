@@ -4,6 +4,7 @@ import contextlib
 import getpass
 import logging
 import tempfile
+import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,15 +13,16 @@ from typing import BinaryIO
 
 from etsclone.chroot import in_chroot, require_root
 from etsclone.commands.brd.inspect import header_facts
+from etsclone.commands.listings import listing_aids
 from etsclone.commands.output import add_json, print_json
 from etsclone.commands.system import System, system_at, system_on_disk
 from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
-from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
 from etsclone.overlay.container import measure, read_envelope, write_overlay
 from etsclone.overlay.header import INVENTORY, PAYLOAD, digest
+from etsclone.overlay.listing import Aids, list_tree
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
 from etsclone.overlay.signing import SigningKey, load_private_key, sign
@@ -34,11 +36,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """What the child process inside the system tells: host name, how many paths, and what people should know."""
+    """What the child process inside the system tells: host name, how many paths, how many read, and what
+    people should know."""
 
     host: str
     paths: int
     listed: int
+    read: int
     warnings: tuple[str, ...]
 
 
@@ -64,6 +68,11 @@ def configure(parser: ArgumentParser) -> None:
         help="where the system is mounted (default: /, this system)",
     )
     where.add_argument("--disk", metavar="DISK", help="disk or image file that carries the system")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="read every file, also those that are as the last capture saw them",
+    )
     add_json(parser)
 
 
@@ -93,7 +102,9 @@ def run(arguments: Namespace) -> None:
         tempfile.TemporaryFile() as listing,
         store.new_overlay(arguments.role) as new,
     ):
-        captured = _capture(system, profile, payload, listing)
+        started = time.time_ns()
+        with listing_aids(store.pair, arguments.role, full=arguments.full) as aids:
+            captured = _capture(system, profile, payload, listing, (started, aids))
         header = _header(store, profile, new, system, captured, payload, listing)
         write_overlay(new.file, header, lambda message: sign(message, key), payload, listing)
         new.commit()
@@ -109,24 +120,25 @@ def _check_signer(store: Store, key: SigningKey, role: str) -> Signer:
     return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 
-def _capture(system: System, profile: Profile, payload: BinaryIO, listing: BinaryIO) -> _Captured:
+def _capture(
+    system: System, profile: Profile, payload: BinaryIO, listing: BinaryIO, when: tuple[int, Aids]
+) -> _Captured:
     """Fill the two files from inside the system, and rewind them."""
+    started_ns, aids = when
 
     def work() -> _Captured:
-        listed = 0
-        with inventory.writing(listing) as add:
-
-            def count(entry: Entry) -> None:
-                nonlocal listed
-                listed += 1
-                add(entry)
-
-            seen = scan("/", profile.scope, skip=system.skip, listed=count)
+        seen = scan("/", profile.scope, skip=system.skip)
         archived = write_payload(payload, "/", seen.scope)
+        with inventory.writing_lines(listing) as write:
+            listed = list_tree(
+                "/", profile.scope, write, started_ns=started_ns, skip=system.skip, aids=aids
+            )
         payload.flush()
         listing.flush()
+        # Both read the files of the scope: what changes meanwhile is told once.
+        warnings = dict.fromkeys((*seen.warnings, *archived.warnings, *listed.warnings))
         return _Captured(
-            _host_name(), len(archived.tree), listed, (*seen.warnings, *archived.warnings)
+            _host_name(), len(archived.tree), listed.paths, listed.read, tuple(warnings)
         )
 
     captured = in_chroot(system.folder, work)
@@ -181,6 +193,7 @@ def _report(new: NewOverlay, header: Header, captured: _Captured, *, as_json: bo
             "size": size,
             "paths": captured.paths,
             "listed": captured.listed,
+            "read": captured.read,
         }
         print_json(header_facts(header) | facts | {"warnings": list(captured.warnings)})
         return
@@ -188,5 +201,6 @@ def _report(new: NewOverlay, header: Header, captured: _Captured, *, as_json: bo
         print(f"note: {warning}")
     print(f"{path}: generation {header.generation} of {header.role} ({header.host}), {human(size)}")
     print(
-        f"{captured.paths} paths of the role are kept, {captured.listed} paths of the system are listed"
+        f"{captured.paths} paths of the role are kept, {captured.listed} paths of the system are listed,"
+        f" {captured.read} files were read for it"
     )
