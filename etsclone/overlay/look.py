@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 import sys
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ from etsclone.overlay.files import folder_below, open_file, opened_folder
 from etsclone.overlay.flags import read_flags
 from etsclone.overlay.inventory import owner_words, quoted, state_words
 from etsclone.overlay.remembered import NEVER, Record, Remembered, marks_of
-from etsclone.overlay.status import ATTEMPTS, device_of, kind_of, owner_names, same
+from etsclone.overlay.status import ATTEMPTS, TICK_NS, device_of, kind_of, owner_names, settled
 from etsclone.units import KIB
 
 GRANULARITY = 2 * 10**9
@@ -135,15 +136,16 @@ class Look:
         for name, status, now in zip(names, statuses, marks, strict=True):
             was, line = known.get(name, (NEVER, b""))
             if was == now:
-                state, settled = line[line.index(b" time=") :], status
+                state, taken = line[line.index(b" time=") :], status
             else:
                 found = self._state(folder, name, path, status)
                 if found is None:
                     continue
-                state, settled = found
-            lines[name] = prefix + quoted(name) + self._owner(settled) + state
-            kept_marks.append(now if self._is_trusted(status, settled) else NEVER)
-            if stat.S_ISDIR(settled.st_mode):
+                state, taken = found
+                self.read += stat.S_ISREG(taken.st_mode)
+            lines[name] = prefix + quoted(name) + self._owner(taken) + state
+            kept_marks.append(now if self._is_trusted(status, taken) else NEVER)
+            if stat.S_ISDIR(taken.st_mode):
                 folders.append(name)
         self.entered = self._to_enter(path, folders)
         entered = [name_of(each) for each in self.entered]
@@ -157,11 +159,13 @@ class Look:
         """The words of a path's state, and the status that they belong to; None when it is gone."""
         last = None
         for _ in range(ATTEMPTS):
+            began_ns = time.time_ns()
             with suppress(FileNotFoundError, UnsafePath):
                 words, after = self._words(folder, name, status)
-                if same(status, after):
+                if settled(status, after, began_ns):
                     return words, status
                 last = words, after if kind_of(after) is kind_of(status) else status
+            time.sleep(TICK_NS / 10**9)
             now = _status(folder, name)
             if now is None:
                 return None
@@ -191,7 +195,6 @@ class Look:
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-        self.read += 1
         return state_words(after.st_mtime_ns, size=size, sha256=digest, flags=flags), after
 
     def _content(self, descriptor: int) -> tuple[int, str]:
@@ -203,9 +206,9 @@ class Look:
                 break
         return size, digest.hexdigest()
 
-    def _is_trusted(self, status: os.stat_result, settled: os.stat_result) -> bool:
+    def _is_trusted(self, status: os.stat_result, taken: os.stat_result) -> bool:
         """Whether a mark may be believed the next time."""
-        if settled is not status:
+        if taken is not status:
             return False
         return max(status.st_ctime_ns, status.st_mtime_ns) < self._trusted_until
 

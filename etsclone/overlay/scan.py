@@ -4,6 +4,8 @@ import hashlib
 import heapq
 import os
 import stat
+import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
@@ -19,7 +21,7 @@ from etsclone.overlay.files import (
     working_in,
 )
 from etsclone.overlay.flags import read_flags
-from etsclone.overlay.status import ATTEMPTS, device_of, kind_of, owner_names, same
+from etsclone.overlay.status import ATTEMPTS, TICK_NS, device_of, kind_of, owner_names, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,14 @@ def scan(root: str, scope: Scope, *, skip: Collection[bytes] = ()) -> Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """An entry as it was met; `claim` is NOBODY for what is skipped, `inode` is (device, inode number)."""
+    """An entry as it was met; `claim` is NOBODY for what is skipped, `inode` is (device, inode number), and `names`
+    is how many names it has anywhere.
+    """
 
     entry: Entry
     claim: Claim
     inode: tuple[int, int]
+    names: int
 
 
 class _Findings:
@@ -96,11 +101,17 @@ class _Findings:
         """The scope with the hard links among its files found."""
         first: dict[tuple[int, int], Entry] = {}
         tree: dict[bytes, Entry] = {}
+        inside = Counter(sight.inode for sight in self._inside.values())
         for path, sight in self._inside.items():
             tree[path] = entry = sight.entry
             leader = first.setdefault(sight.inode, entry) if entry.kind is Kind.FILE else entry
             if leader is not entry:
                 tree[path] = replace(leader, path=path, link_to=leader.path)
+            elif entry.kind is Kind.FILE and (others := sight.names - inside[sight.inode]) > 0:
+                self._warn(
+                    entry,
+                    f"is a hard link: {others} more of its names are outside of the scope and will not be linked",
+                )
         return tree
 
     def _hides_scope(self, path: bytes) -> bool:
@@ -152,15 +163,16 @@ class _Walk:
         claim = self._claim(path)
         try:
             for _ in range(ATTEMPTS):
-                before = os.lstat(name)
+                before, began_ns = os.lstat(name), time.time_ns()
                 entry = self._entry(folder, name, path, before, claim)
-                if same(before, os.lstat(name)):
+                if settled(before, os.lstat(name), began_ns):
                     break
+                time.sleep(TICK_NS / 10**9)
             else:
                 self.warnings.append(f"{printable(path)} changed while it was read")
         except FileNotFoundError:
             return None
-        return _Sight(entry, claim, (before.st_dev, before.st_ino))
+        return _Sight(entry, claim, (before.st_dev, before.st_ino), before.st_nlink)
 
     def _entry(
         self, folder: int, name: bytes, path: bytes, status: os.stat_result, claim: Claim

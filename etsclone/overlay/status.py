@@ -8,7 +8,12 @@ from etsclone.model.tree import Kind
 from etsclone.overlay.files import chunks, opened_file, opened_folder
 
 ATTEMPTS = 3
-"""How often a file that changes while it is read is read again."""
+"""How often a file that changes while it is read is read."""
+
+TICK_NS = 20 * 10**6
+"""Nanoseconds for which a local filesystem's clock may stand still: ten milliseconds at 100 ticks a second, doubled."""
+
+_FUTURE_NS = 10**9
 
 KINDS = {
     stat.S_IFREG: Kind.FILE,
@@ -45,6 +50,22 @@ def same(before: os.stat_result, after: os.stat_result) -> bool:
         and before.st_dev == after.st_dev
         and before.st_mode == after.st_mode
     )
+
+
+def settled(before: os.stat_result, after: os.stat_result, began_ns: int) -> bool:
+    """Whether what was read between two looks is one state of the file, and the state that the second look tells of.
+
+    The times of a file are those of the clock's last tick. So a file that was last changed in the tick in which reading
+    began may have changed while it was read, and have the same time: it must be read again when the tick is over. A
+    time far in the future says nothing.
+
+    Args:
+        before: the look before it was read.
+        after: the look after it was read.
+        began_ns: when reading began (nanoseconds since the epoch).
+    """
+    age_ns = began_ns - after.st_ctime_ns
+    return same(before, after) and not -_FUTURE_NS < age_ns < TICK_NS
 
 
 def owner_names(top: int, table: bytes) -> dict[int, str]:

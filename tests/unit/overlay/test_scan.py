@@ -102,6 +102,10 @@ def test_hard_links_inside_the_scope_only(tmp_path: Path) -> None:
         b"/etc/b": b"/etc/a",
         b"/etc/c": b"/etc/a",
     }
+    assert seen(tmp_path, "/etc").warnings == (
+        "/etc/a is a hard link: 1 more of its names are outside of the scope and will not be linked",
+    )
+    assert not seen(tmp_path, "/etc", "/0").warnings
 
 
 def test_what_stands_around_the_scope(tmp_path: Path) -> None:
