@@ -1,6 +1,7 @@
 """What a file tree holds, entry by entry."""
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -97,6 +98,21 @@ def ancestors(path: bytes) -> list[bytes]:
     """The folders on the way to `path`, the root first, `path` itself not among them."""
     slashes = [position for position, byte in enumerate(path) if byte == ord("/")]
     return [path[:position] or b"/" for position in slashes] if path != b"/" else []
+
+
+def twins(paths: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Pairs of paths that are one to filesystems that fold names: by case, or by Unicode's composed characters.
+
+    Such are vfat, exFAT, NTFS, and folders of ext4 and f2fs that were told to.
+    """
+    first: dict[str, bytes] = {}
+    found = []
+    for path in paths:
+        text = path.decode("utf-8", "surrogateescape")
+        folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
+        if first.setdefault(folded, path) != path:
+            found.append((first[folded], path))
+    return found
 
 
 def printable(path: bytes) -> str:

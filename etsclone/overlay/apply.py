@@ -13,17 +13,19 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from etsclone.errors import ComparisonFailed, EtscloneError, UnsafePath
+from etsclone.errors import ComparisonFailed, EtscloneError, ScopeConflict, UnsafePath
 from etsclone.model.scope import Scope
 from etsclone.model.tree import (
     STAGING,
     Entry,
     Kind,
     Tree,
+    ancestors,
     join,
     name_of,
     parent_of,
     printable,
+    twins,
 )
 from etsclone.overlay.files import (
     drop_attributes,
@@ -36,7 +38,7 @@ from etsclone.overlay.files import (
     working_in,
     write_attributes,
 )
-from etsclone.overlay.flags import unlocked, write_flags
+from etsclone.overlay.flags import folds_case, unlocked, write_flags
 from etsclone.overlay.payload import Payload
 from etsclone.overlay.scan import scan
 from etsclone.plan.tree import Action, TreeChange, TreePlan, differences
@@ -58,12 +60,16 @@ def apply_plan(root: str, plan: TreePlan, payload: Payload) -> None:
         payload: where the content of its files comes from.
 
     Raises:
+        ScopeConflict: when two paths would be one on the filesystem that they are to be on; nothing has changed.
         TargetFull: no space is left; unless a folder could not be made, no path of the scope has changed.
         UnsafePath: when what was a folder is none any more since the plan was made; it is not followed.
         DeviceError: an input or output error.
         OSError: when the system refuses anything else.
     """
     with typed_errors(b"/"), opened_root(root) as top, _staging(top) as staging:
+        for one, other in twins(payload.tree):
+            with typed_errors(one):
+                staging.check_tells_apart(one, other)
         for change in plan.changes:
             with typed_errors(change.path):
                 _prepare(top, change, staging, payload)
@@ -114,6 +120,23 @@ class _Staging:
         else:
             _make_special(folder, name, entry)
 
+    def check_tells_apart(self, one: bytes, other: bytes) -> None:
+        """Raise `ScopeConflict` when the filesystem that is to hold two paths folds their names.
+
+        The staging folder is asked, and the flag of the folder that they will be in, or that it will inherit.
+        """
+        folder, path = self._folder_for(one), parent_of(one)
+        folds = _folds(folder, one, other)
+        for above in (path, *reversed(ancestors(path))):
+            with suppress(FileNotFoundError, UnsafePath), opened_folder(self._top, above) as found:
+                folds = folds or folds_case(found)
+                break
+        if folds:
+            raise ScopeConflict(
+                f"{printable(one)} and {printable(other)} would be one on this filesystem",
+                hint="rename one of them on the captured server, and capture again",
+            )
+
     def place(self, path: bytes, parent: int) -> None:
         """Rename what was made for `path` into its folder."""
         folder, name = self._names[path]
@@ -148,6 +171,21 @@ class _Staging:
                 hint="make them separate files on the captured server, and capture again",
             )
         os.link(leader, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+
+
+def _folds(folder: int, one: bytes, other: bytes) -> bool:
+    """Whether two paths are one to a folder's filesystem; each component that differs is tried as a name."""
+    for left, right in zip(one.split(b"/"), other.split(b"/"), strict=True):
+        if left == right:
+            continue
+        os.close(os.open(left, _NEW_FILE, 0o600, dir_fd=folder))
+        try:
+            os.lstat(right, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.unlink(left, dir_fd=folder)
+    return True
 
 
 @contextmanager

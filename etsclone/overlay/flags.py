@@ -21,6 +21,7 @@ _GETFLAGS, _SETFLAGS = (
 _APPEND, _IMMUTABLE = 0x20, 0x10
 _BITS = dict(zip(FLAGS, (_APPEND, _IMMUTABLE, 0x40, 0x80, 0x10000, 0x08), strict=True))
 _KEPT = sum(_BITS.values())
+_CASEFOLD = 0x40000000
 _LOCKS = _APPEND | _IMMUTABLE
 _UNKNOWN = {errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
@@ -54,6 +55,11 @@ def write_flags(descriptor: int, wanted: tuple[str, ...]) -> bool:
     if _get(descriptor) & _KEPT != new & _KEPT:
         raise EtscloneError(f"the filesystem did not take the flags {', '.join(wanted)}")
     return True
+
+
+def folds_case(descriptor: int) -> bool:
+    """Whether names that differ in case only are one in this folder (chattr's F: ext4, f2fs)."""
+    return bool(_get(descriptor) & _CASEFOLD)
 
 
 @contextmanager

@@ -191,6 +191,8 @@ class Keeper:
         offsets = self._offsets.tobytes()
         self._write(names + offsets + _TAIL.pack(len(names), len(offsets)))
         self._write(self._digest.digest())
+        if self._out:
+            self._out.flush()  # the process may end without it: it is a child, with a copy of the file's buffer
 
     def _write(self, data: bytes) -> None:
         if self._out:

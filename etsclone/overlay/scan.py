@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 
 from etsclone.errors import UnsafePath
 from etsclone.model.scope import Claim, Scope
-from etsclone.model.tree import STAGING, Entry, Kind, Tree, join, name_of, parent_of, printable
+from etsclone.model.tree import (
+    STAGING,
+    Entry,
+    Kind,
+    Tree,
+    join,
+    name_of,
+    parent_of,
+    printable,
+    twins,
+)
 from etsclone.overlay.files import (
     chunks,
     opened_file,
@@ -102,6 +112,11 @@ class _Findings:
         first: dict[tuple[int, int], Entry] = {}
         tree: dict[bytes, Entry] = {}
         inside = Counter(sight.inode for sight in self._inside.values())
+        for one, other in twins(self._inside):
+            self._warn(
+                self._inside[other].entry,
+                f"differs from {printable(one)} only in case or in the form of its characters",
+            )
         for path, sight in self._inside.items():
             tree[path] = entry = sight.entry
             leader = first.setdefault(sight.inode, entry) if entry.kind is Kind.FILE else entry
