@@ -27,6 +27,8 @@ _NANO = 10**9
 # Everything that means something to a reader of mtree files, vis(3) or a shell is written in octal.
 _UNSAFE = re.compile(rb"[^A-Za-z0-9/._,:+@%~^-]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+_DIGITS = re.compile(rb"[0-9]{1,20}")
+_SHA256 = re.compile(rb"[0-9a-f]{64}")
 _TIME = re.compile(rb"(-?[0-9]{1,12})\.([0-9]{9})")
 _KINDS = {kind.value.encode(): kind for kind in Kind}
 
@@ -133,17 +135,24 @@ def _line(entry: Entry) -> bytes:
 def _entry(line: bytes) -> Entry:
     path, *rest = line.split(b" ")
     words = dict(_word(word) for word in rest)
+    if len(words) != len(rest):
+        raise ValueError("a word stands twice")
+    kind = _KINDS[words.pop(b"type")]
+    if kind is not Kind.FILE and words.keys() & {b"size", b"sha256digest"}:
+        raise ValueError("content of what is no file")
+    if (kind in (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)) != (b"device" in words):
+        raise ValueError("a device without numbers, or numbers without a device")
     entry = Entry(
         path=_plain(path).removeprefix(b".") or b"/",
-        kind=_KINDS[words.pop(b"type")],
-        mode=int(words.pop(b"mode"), 8),
-        uid=int(words.pop(b"uid")),
-        gid=int(words.pop(b"gid")),
+        kind=kind,
+        mode=_number(words.pop(b"mode"), 8),
+        uid=_number(words.pop(b"uid")),
+        gid=_number(words.pop(b"gid")),
         mtime_ns=_time(words.pop(b"time")),
         uname=os.fsdecode(_plain(words.pop(b"uname", b""))),
         gname=os.fsdecode(_plain(words.pop(b"gname", b""))),
-        size=int(words.pop(b"size", b"0")),
-        sha256=words.pop(b"sha256digest").decode() if b"sha256digest" in words else None,
+        size=_number(words.pop(b"size", b"0")),
+        sha256=_digest(words.pop(b"sha256digest")) if b"sha256digest" in words else None,
         target=_plain(words.pop(b"link")) if b"link" in words else None,
         device=_device(words.pop(b"device")) if b"device" in words else None,
         flags=tuple(words.pop(b"flags").decode().split(",")) if b"flags" in words else (),
@@ -171,7 +180,20 @@ def _device(text: bytes) -> tuple[int, int]:
     system, major, minor = text.split(b",")
     if system != b"linux":
         raise ValueError(f"not a device of Linux: {text!r}")
-    return int(major), int(minor)
+    return _number(major), _number(minor)
+
+
+def _number(digits: bytes, base: int = 10) -> int:
+    """int() alone takes signs, blanks, underlines and the digits of every script too."""
+    if not _DIGITS.fullmatch(digits):
+        raise ValueError(f"not a number: {digits!r}")
+    return int(digits, base)
+
+
+def _digest(text: bytes) -> str:
+    if not _SHA256.fullmatch(text):
+        raise ValueError(f"not a sha256: {text!r}")
+    return text.decode()
 
 
 def quoted(text: bytes) -> bytes:
