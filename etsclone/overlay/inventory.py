@@ -143,7 +143,7 @@ def _entry(line: bytes) -> Entry:
     if (kind in (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)) != (b"device" in words):
         raise ValueError("a device without numbers, or numbers without a device")
     entry = Entry(
-        path=_plain(path).removeprefix(b".") or b"/",
+        path=_path(path),
         kind=kind,
         mode=_number(words.pop(b"mode"), 8),
         uid=_number(words.pop(b"uid")),
@@ -160,6 +160,13 @@ def _entry(line: bytes) -> Entry:
     if words:
         raise ValueError(f"unknown words {sorted(words)}")
     return entry
+
+
+def _path(text: bytes) -> bytes:
+    top, *components = _plain(text).split(b"/")
+    if top != b"." or any(component in {b"", b".", b".."} for component in components):
+        raise ValueError(f"not a plain path: {text!r}")
+    return b"/" + b"/".join(components)
 
 
 def _word(word: bytes) -> tuple[bytes, bytes]:
