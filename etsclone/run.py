@@ -235,7 +235,8 @@ def side_by_side(work: Callable[[_Item], _Found], items: Iterable[_Item]) -> lis
             # More than once: where one reader fails, its thread may well try another.
             while not all(future.done() for future in futures):
                 for process in list(_reading):
-                    process.terminate()
+                    # After the first ^C the others are ignored, also by whatever is started from then on.
+                    process.kill()
                 time.sleep(0.02)
             raise
 

@@ -1,12 +1,15 @@
 """What all tests share: how thorough they are, and what they must not touch."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from etsclone.run import INTERRUPTIONS
 
 UNIT = Path(__file__).parent / "unit"
 NEED_ROOT = ("loop", "vm")
@@ -54,6 +57,15 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "state"
     monkeypatch.setenv("ETSCLONE_STATE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """Whoever calls `etsclone.cli.main` in this process has it heed signals its own way."""
+    before = {number: signal.getsignal(number) for number in (*INTERRUPTIONS, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from etsclone.errors import EtscloneError
 from etsclone.overlay.listing import Aids
-from etsclone.store.files import aside_name, locked, typed_errors
+from etsclone.store.files import aside_name, locked
 from etsclone.store.receipts import state_folder
 
 logger = logging.getLogger(__name__)
@@ -29,34 +29,28 @@ def listing_aids(pair: str, role: str, *, full: bool) -> Iterator[Aids]:
         role: and of which role: each has a memory of its own.
         full: whether nothing is to be believed that is remembered.
     """
-    with contextlib.ExitStack() as cleanup:
-        workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
-        spools = [cleanup.enter_context(tempfile.TemporaryFile()) for _ in range(workers)]
-        path = state_folder() / "listings" / f"{pair}-{role}"
+    workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    path = state_folder() / "listings" / f"{pair}-{role}"
+    with contextlib.ExitStack() as files:
+        spools = [files.enter_context(tempfile.TemporaryFile()) for _ in range(workers)]
         old, keep = None, None
         try:
-            with typed_errors(path):
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            cleanup.enter_context(locked(path.parent))
-            old = None if full else _opened(path)
-            with typed_errors(path):
-                keep = open(path.with_name(aside_name(path.name)), "w+b", opener=_private)  # noqa: SIM115 - below
-        except EtscloneError as error:
-            logger.warning("what is listed is not remembered: %s", error.message)
-        for file in (old, keep):
-            if file:
-                cleanup.enter_context(file)
+            keep = files.enter_context(_opened_aside(path, files))
+            if path.exists() and not full:
+                old = files.enter_context(path.open("rb"))
+        except (EtscloneError, OSError) as error:
+            logger.warning("what is listed is not remembered: %s", error)
         yield Aids(spools, old, keep)
         if keep:
             # Not synced: what a power cut leaves of it has a wrong digest, and is not believed.
             os.replace(path.with_name(aside_name(path.name)), path)
 
 
-def _opened(path: Path) -> BinaryIO | None:
-    try:
-        return path.open("rb")
-    except OSError:
-        return None
+def _opened_aside(path: Path, files: contextlib.ExitStack) -> BinaryIO:
+    """A new file beside that of `path`, whose folder is locked as long as `files` are open."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.enter_context(locked(path.parent))
+    return open(path.with_name(aside_name(path.name)), "w+b", opener=_private)
 
 
 def _private(path: str, flags: int) -> int:

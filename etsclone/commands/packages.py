@@ -6,7 +6,7 @@ import tempfile
 from etsclone.chroot import in_chroot
 from etsclone.errors import CommandFailed, MissingProgram
 from etsclone.model.packages import NO_PACKAGES, Installed
-from etsclone.overlay.packages import copy_rpm_database, rpm_packages
+from etsclone.overlay.packages import copy_rpm_database, has_rpm_database, rpm_packages
 
 
 def installed_by_rpm(root: str) -> tuple[Installed, tuple[str, ...]]:
@@ -14,11 +14,12 @@ def installed_by_rpm(root: str) -> tuple[Installed, tuple[str, ...]]:
 
     The database is copied by a process that sees nothing but the system, and read by one that sees nothing of it.
     """
+    if not in_chroot(root, lambda: has_rpm_database("/")):
+        return NO_PACKAGES, ()
     with tempfile.TemporaryDirectory() as folder:
         into = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if not in_chroot(root, lambda: copy_rpm_database("/", into)):
-                return NO_PACKAGES, ()
+            in_chroot(root, lambda: copy_rpm_database("/", into))
         finally:
             os.close(into)
         try:

@@ -116,27 +116,36 @@ _QUERY = (
 )
 
 
-def copy_rpm_database(root: str, into: int) -> bool:
-    """Copy the RPM database of the system below `root` into the opened folder `into`; False when it has none.
+def has_rpm_database(root: str) -> bool:
+    """Whether there is an RPM database in the system below `root`."""
+    with opened_root(root) as top:
+        return any(_databases(top))
+
+
+def copy_rpm_database(root: str, into: int) -> None:
+    """Copy the RPM database of the system below `root` into the opened folder `into`.
 
     Raises:
         OSError: when it cannot be read or written.
     """
     with opened_root(root) as top:
-        found = [_copied(top, folder, name, into) for folder in RPM for name in _DATABASES]
-    return any(found)
-
-
-def _copied(top: int, folder: bytes, name: bytes, into: int) -> bool:
-    try:
-        with opened_folder(top, folder) as records, opened_file(records, name) as source:
+        for name, source in _databases(top):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             copy = os.open(name, flags, 0o600, dir_fd=into)
             with os.fdopen(copy, "wb") as out:
                 out.writelines(chunks(source))
-            return True
-    except (FileNotFoundError, UnsafePath):
-        return False
+
+
+def _databases(top: int) -> Iterator[tuple[bytes, int]]:
+    """The names of the database's files, and each opened until the next is asked for."""
+    for folder in RPM:
+        for name in _DATABASES:
+            with (
+                suppress(FileNotFoundError, UnsafePath),
+                opened_folder(top, folder) as records,
+                opened_file(records, name) as source,
+            ):
+                yield name, source
 
 
 def rpm_packages(database: str) -> Installed:

@@ -87,6 +87,8 @@ def fill_small(tree: Path, files: int) -> None:
     """Make empty and small files, `_PER_FOLDER` in a folder."""
     for name in ("etc", "usr"):
         (tree / name).mkdir()
+    for name in ("fstab", "passwd"):
+        (tree / "etc" / name).touch()
     for start in range(0, files, _PER_FOLDER):
         folder = tree / f"srv/{start // _SMALL // _PER_FOLDER}/{start // _PER_FOLDER}"
         folder.mkdir(parents=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from etsclone.errors import ScopeConflict
 from etsclone.model.scope import Scope
 from etsclone.model.tree import FLAGS
 from etsclone.overlay import apply as apply_module
@@ -205,3 +206,35 @@ def test_each_flag_alone_and_none(disk: Path, flag: str) -> None:
     assert lsattr(path) == set()
     assert os.fstat(descriptor).st_mtime_ns == before
     os.close(descriptor)
+
+
+def test_twins_on_exfat_are_refused_before_anything_is_written(tmp_path: Path, role: Path) -> None:
+    """It knows neither owners nor flags nor case: the overlay is refused for the last, and nothing was tried."""
+    image, root = tmp_path / "exfat", tmp_path / "stick"
+    with image.open("xb") as file:
+        file.truncate(16 * MIB)
+    run("mkfs.exfat", image)
+    chattr("-i", role / "srv/role")
+    (role / "srv/role").unlink()
+    (role / "srv/role").mkdir()
+    for name in ("Hosts", "hosts"):
+        (role / "srv/role" / name).write_text(name)
+    root.mkdir()
+    (root / "etc").mkdir()
+    (root / "srv").mkdir()
+    loop = subprocess.run(
+        ["losetup", "--find", "--show", image], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    try:
+        run("mount.exfat-fuse", loop, root / "srv")
+        with capture(role)[0] as payload:
+            made = plan(root, payload)
+            with pytest.raises(
+                ScopeConflict, match=r"/srv/role/Hosts and /srv/role/hosts would be one"
+            ):
+                apply_plan(str(root), made, payload)
+        assert not list((root / "srv").iterdir())
+        assert not list((root / "etc").iterdir())
+    finally:
+        subprocess.run(["umount", root / "srv"], check=False)
+        run("losetup", "--detach", loop)

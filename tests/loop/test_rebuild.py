@@ -393,3 +393,42 @@ def test_an_interrupted_rebuild_is_completed_by_the_next(pair: Pair) -> None:
     after = content(pair.disk("secondary"))
     assert not [path for path in after if path.startswith(b"/.etsclone")]
     assert after[b"/etc/hostname"] == original[b"/etc/hostname"]
+
+
+# --- what is remembered of the last capture --------------------------------------------------------------------------
+
+
+def captured(pair: Pair, root: Path, *options: str) -> dict[str, object]:
+    """Capture a mounted system, so that its files stay what they are to the kernel."""
+    key = pair.folder / "primary.key"
+    words = ("brd", "capture", pair.store, "--role", "primary", "--key", key, "--root", root)
+    facts: dict[str, object] = json.loads(ok(*words, *options, "--json"))
+    return facts
+
+
+def test_a_second_capture_reads_what_changed(pair: Pair, state_folder: Path) -> None:
+    remembered = state_folder / "listings" / "school-primary"
+    with mounted(pair.disk("primary")) as root:
+        (root / "usr/new").write_text("old enough to be remembered\n")
+        time.sleep(2.5)
+        first = captured(pair, root)
+        assert int(str(first["read"])) > 10
+        assert remembered.stat().st_mode & 0o777 == 0o600
+        assert captured(pair, root)["read"] == 0
+        (root / "usr/new").write_text("another\n")
+        assert captured(pair, root)["read"] == 1
+        assert captured(pair, root, "--full")["read"] == first["read"]
+        time.sleep(2.5)
+        assert captured(pair, root)["read"] in (0, 1)
+        remembered.write_bytes(remembered.read_bytes()[:-1])
+        assert captured(pair, root)["read"] == first["read"]
+        assert captured(pair, root)["read"] == 0
+    ok("brd", "verify", pair.store, "--trust", pair.trust)
+
+
+def test_a_state_folder_that_cannot_be_written_is_no_obstacle(
+    pair: Pair, state_folder: Path
+) -> None:
+    state_folder.write_text("in the way")
+    with mounted(pair.disk("primary")) as root:
+        assert int(str(captured(pair, root)["read"])) > 10

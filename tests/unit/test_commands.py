@@ -5,7 +5,7 @@ import io
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -22,7 +22,7 @@ from etsclone.errors import (
     VerificationFailed,
 )
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable
-from etsclone.run import INTERRUPTIONS, PROGRAMS
+from etsclone.run import PROGRAMS
 from etsclone.units import GIB, MIB
 
 PARTITIONS = (
@@ -35,14 +35,6 @@ DISK = Disk(
     transport="usb",
     table=PartitionTable("gpt", "id", PARTITIONS),
 )
-
-
-@pytest.fixture(autouse=True)
-def _keep_signal_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (*INTERRUPTIONS, signal.SIGUSR1)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def run_cli(*argv: str) -> int:

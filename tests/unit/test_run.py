@@ -251,3 +251,13 @@ def test_ignored_signals_stay_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_readers_that_ignore_signals_are_ended_too(install: Install) -> None:
+    """As those do that a thread starts after the first ^C, from when on this process ignores the others."""
+    install("partclone.xfs", "trap '' TERM INT HUP; exec sleep 600")
+    install("partclone.ext4", "sleep 0.2; exit 3")
+    began = time.monotonic()
+    with pytest.raises(CommandFailed, match="status 3"):
+        side_by_side(lambda name: run(name, []), ["partclone.ext4", *["partclone.xfs"] * 3])
+    assert time.monotonic() - began < 60

@@ -1,11 +1,12 @@
 """What dpkg's records say, also odd ones; the records of rpm are read in tests/loop."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from etsclone.model.packages import NO_PACKAGES, Package
-from etsclone.overlay.packages import copy_rpm_database, dpkg_packages
+from etsclone.overlay.packages import copy_rpm_database, dpkg_packages, has_rpm_database
 
 STATUS = """\
 Package: dhcpd
@@ -83,19 +84,18 @@ def test_records_behind_a_link_are_not_followed(system: Path, tmp_path: Path) ->
 
 
 def test_an_rpm_database_is_copied_and_no_link_followed(tmp_path: Path) -> None:
-    import os
-
-    into = tmp_path / "into"
+    into, system = tmp_path / "into", str(tmp_path / "system")
     into.mkdir()
     rpm = tmp_path / "system/var/lib/rpm"
     rpm.mkdir(parents=True)
+    assert not has_rpm_database(system)
+    (rpm / "rpmdb.sqlite").symlink_to("/etc/passwd")
+    assert not has_rpm_database(system)
+    (rpm / "Packages").write_bytes(b"records")
+    assert has_rpm_database(system)
     descriptor = os.open(into, os.O_RDONLY)
     try:
-        assert not copy_rpm_database(str(tmp_path / "system"), descriptor)
-        (rpm / "rpmdb.sqlite").symlink_to("/etc/passwd")
-        assert not copy_rpm_database(str(tmp_path / "system"), descriptor)
-        (rpm / "Packages").write_bytes(b"records")
-        assert copy_rpm_database(str(tmp_path / "system"), descriptor)
+        copy_rpm_database(system, descriptor)
     finally:
         os.close(descriptor)
     assert {path.name: path.read_bytes() for path in into.iterdir()} == {"Packages": b"records"}
