@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from etsclone.model.extents import Extent
+from etsclone.run import uninterrupted
 from etsclone.units import MIB
 
 _SECONDS_BETWEEN_TICKS = 1.0
@@ -57,8 +58,10 @@ def _serve_all(
         for buffer in buffers
     ]
     try:
-        for thread in threads:
-            thread.start()
+        # An interrupt in the middle of a start would leave a thread at work that has no ident yet, so is not waited for.
+        with uninterrupted():
+            for thread in threads:
+                thread.start()
         for thread in threads:
             while thread.is_alive():
                 thread.join(_SECONDS_BETWEEN_TICKS)
