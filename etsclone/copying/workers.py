@@ -58,7 +58,7 @@ def _serve_all(
         for buffer in buffers
     ]
     try:
-        # An interrupt in the middle of a start would leave a thread at work that has no ident yet, so is not waited for.
+        # One in the middle of a start would leave a thread at work that has no ident yet, and is not waited for.
         with uninterrupted():
             for thread in threads:
                 thread.start()
