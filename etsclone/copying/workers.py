@@ -53,26 +53,25 @@ def for_each_block(
 def _serve_all(
     queue: "_Queue", work: Work, buffers: Sequence[memoryview], tick: Callable[[], None] | None
 ) -> None:
-    threads = [
-        threading.Thread(target=_serve, args=(queue, work, buffer), daemon=True)
-        for buffer in buffers
-    ]
+    # Not by joining the threads: in Python 3.11 one whose join was interrupted counts as ended, at work or not.
+    at_rest: list[threading.Event] = []
     try:
-        # One in the middle of a start would leave a thread at work that has no ident yet, and is not waited for.
         with uninterrupted():
-            for thread in threads:
-                thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(_SECONDS_BETWEEN_TICKS)
-                if tick is not None and thread.is_alive():
+            for buffer in buffers:
+                ended = threading.Event()
+                threading.Thread(
+                    target=_serve, args=(queue, work, buffer, ended), daemon=True
+                ).start()
+                at_rest.append(ended)
+        for ended in at_rest:
+            while not ended.wait(_SECONDS_BETWEEN_TICKS):
+                if tick is not None:
                     tick()
     finally:
-        # ^C lands in join: the workers must be at rest before anybody closes their files.
+        # ^C lands in wait: the workers must be at rest before anybody closes their files.
         queue.stop()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
+        for ended in at_rest:
+            ended.wait()
 
 
 @contextlib.contextmanager
@@ -114,10 +113,12 @@ class _Queue:
             self.error = self.error or error
 
 
-def _serve(queue: _Queue, work: Work, buffer: memoryview) -> None:
+def _serve(queue: _Queue, work: Work, buffer: memoryview, ended: threading.Event) -> None:
     try:
         while (block := queue.take()) is not None:
             with buffer[: block.size] as part:
                 work(block, part)
     except BaseException as error:  # noqa: BLE001 - carried to the calling thread, which raises it
         queue.stop(error)
+    finally:
+        ended.set()

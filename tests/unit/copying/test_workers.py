@@ -72,21 +72,5 @@ def test_no_worker_is_at_work_when_an_interrupt_comes_out() -> None:
     assert at_work == []
 
 
-def test_an_interrupt_waits_until_every_worker_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    # In the middle of a start, a thread may run that nobody could wait for yet.
-    real, started = threading.Thread.start, []
-
-    def start(thread: threading.Thread) -> None:
-        signal.raise_signal(signal.SIGINT)
-        started.append(thread)
-        real(thread)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(KeyboardInterrupt):
-        for_each_block((Extent(n, n + 1) for n in range(10**9)), lambda *_: None, Tuning(8, 3))
-    assert len(started) == 3
-    assert not any(thread.is_alive() for thread in started)
-
-
 def test_nothing_to_do_is_done() -> None:
     for_each_block([], lambda *_: None, Tuning(8, 4))
