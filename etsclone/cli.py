@@ -10,7 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from etsclone import __version__
-from etsclone.errors import EtscloneError, ExitCode, Interrupted
+from etsclone.errors import EtscloneError, ExitCode, Interrupted, medium_error
 from etsclone.progress import print_event, tell_state
 from etsclone.run import INTERRUPTIONS
 
@@ -18,7 +18,7 @@ COMMANDS = {
     "disks": "list the disks, what they hold, and which may be written to",
     "clone": "copy the used blocks of a disk to another disk or image, and verify them",
     "verify": "compare two disks over the blocks that the first one uses",
-    "brd": "keep what makes each server itself: capture, list, show and verify signed overlays",
+    "brd": "keep what makes each server itself: capture, list, show, compare and verify signed overlays",
     "rebuild": "make a clone of either role the role that an overlay holds",
     "doctor": "tell which external programs are installed and what each is for",
 }
@@ -74,6 +74,12 @@ def _run(words: Sequence[str]) -> ExitCode:
         arguments.run(arguments)
     except EtscloneError as error:
         return _fail(error, arguments)
+    except OSError as error:
+        # Wherever a medium is touched it may be gone, and each place would say the same of it.
+        failed = medium_error(error, error.filename or "a file")
+        if failed is None:
+            raise
+        return _fail(failed, arguments)
     except KeyboardInterrupt:
         return _fail(Interrupted("interrupted"), arguments)
     return ExitCode.DONE

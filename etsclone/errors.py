@@ -4,6 +4,7 @@ The code stands on the class; a message says what is wrong, a hint says how to m
 have no full stop. Only `etsclone.cli` turns an error into an exit.
 """
 
+import errno
 from enum import IntEnum
 
 
@@ -104,12 +105,24 @@ class StoreRefused(Refused):
     """The store does not fit: no store, another pair, an unknown role, not empty, locked by another process."""
 
 
+class StoreRolledBack(Refused):
+    """The store's newest generation of a role is not the newest that this machine has seen."""
+
+
+class StoreForked(Refused):
+    """Two stores of a pair have different generations under the same number, or each has some that the other lacks."""
+
+
 class TrustRefused(Refused):
     """There is no statement of trust to check a signature against, or a key that may not sign for this role."""
 
 
 class KeyRefused(Refused):
     """A key file cannot be used: not Ed25519, readable by others, wrong passphrase; or it would be overwritten."""
+
+
+class OverlaySealed(Refused):
+    """The contents of an overlay are sealed, and no identity that opens them was given."""
 
 
 class ScopeConflict(Refused):
@@ -143,6 +156,14 @@ class SignatureInvalid(VerificationFailed):
 
 class DigestMismatch(VerificationFailed):
     """Bytes differ from the digest that vouches for them."""
+
+
+class ChainBroken(VerificationFailed):
+    """The generations in a store are not one whole history: lost, mixed, replayed or rolled back ones."""
+
+
+class RoleStale(VerificationFailed):
+    """A role was not captured, and not found unchanged, for longer than it may be."""
 
 
 class HostilePayload(VerificationFailed):
@@ -197,3 +218,27 @@ class Interrupted(EtscloneError):
     """^C or a termination signal."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+_GONE = frozenset(
+    {
+        errno.EIO,
+        errno.EREMOTEIO,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOMEDIUM,
+        errno.ESTALE,
+        errno.ENOTCONN,  # what a FUSE filesystem says whose program is gone
+        errno.ESHUTDOWN,  # what ext4 and xfs say whose disk is gone
+    }
+)
+
+
+def medium_error(error: OSError, what: object) -> DeviceError | None:
+    """What the system's word on `what` means if a medium failed or is gone; None when it says something else."""
+    if error.errno not in _GONE:
+        return None
+    return DeviceError(
+        f"the medium of {what} failed: {error.strerror}",
+        hint="check that it is still plugged in",
+    )

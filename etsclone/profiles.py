@@ -14,13 +14,14 @@ from typing import Any
 from etsclone.errors import FormatError, UsageError
 from etsclone.model.brd import check_name
 from etsclone.model.profile import Check, Profile
-from etsclone.model.scope import PatternError, Scope
+from etsclone.model.scope import PatternError, Scope, pattern_regex
 
 SITE_PROFILES = Path("/etc/etsclone/profiles")
 
 _FORMAT = 1
 _KEYS = {
     "format": int, "name": str, "description": str, "extends": list, "roles": list, "scope": dict, "checks": list,
+    "secrets": list,
 }  # fmt: skip
 _SCOPE_KEYS = ("role", "disk", "volatile")
 
@@ -119,6 +120,7 @@ def _merge(chain: tuple[_Source, ...]) -> Profile:
         sha256=hashlib.sha256(b"\0".join(source.raw for source in chain)).hexdigest(),
         roles=tuple(check_name(role) for role in _strings(last, roles, "roles")),
         scope=Scope(lists["role"], lists["disk"], lists["volatile"]),
+        secrets=_secrets(chain),
         checks=tuple(
             _check(source, entry) for source in chain for entry in source.data.get("checks", [])
         ),
@@ -133,6 +135,14 @@ def _scope(source: _Source) -> dict[str, list[str]]:
             f"profile {source.name}: unknown list in scope: {', '.join(sorted(unknown))}"
         )
     return {key: _strings(source, scope.get(key, []), f"scope.{key}") for key in _SCOPE_KEYS}
+
+
+def _secrets(chain: tuple[_Source, ...]) -> tuple[str, ...]:
+    lists = (_strings(source, source.data.get("secrets", []), "secrets") for source in chain)
+    patterns = tuple(_unique(pattern for each in lists for pattern in each))
+    for pattern in patterns:
+        pattern_regex(pattern)
+    return patterns
 
 
 def _check(source: _Source, entry: object) -> Check:

@@ -43,11 +43,15 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that etsclone calls: its command name, the Debian package that brings it, what it is for."""
+    """A program that etsclone calls: its command name, the Debian package that brings it, what it is for.
+
+    Without an `optional` one etsclone does all that it promises, for the systems that do not need it.
+    """
 
     name: str
     package: str
     purpose: str
+    optional: bool = False
 
 
 PROGRAMS = {
@@ -93,6 +97,11 @@ PROGRAMS = {
         Program("mkswap", "util-linux", "makes swap space on a smaller disk"),
         Program("cp", "coreutils", "copies files to a smaller disk"),
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
+        Program("ssh-keygen", "openssh-client", "signs with keys in ssh-agent or in a token"),
+        Program("ssh-add", "openssh-client", "tells which keys ssh-agent holds"),
+        Program(
+            "rpm", "rpm", "names the packages of systems that have an RPM database", optional=True
+        ),
     )
 }
 """Every program that etsclone may call. `run` refuses any other, so that `etsclone doctor` knows them all."""
@@ -130,7 +139,11 @@ def require_program(name: str) -> str:
 
 
 def run(
-    name: str, arguments: Sequence[str | os.PathLike[str]], *, accept: Sequence[int] = (0,)
+    name: str,
+    arguments: Sequence[str | os.PathLike[str]],
+    *,
+    accept: Sequence[int] = (0,),
+    feed: bytes = b"",
 ) -> Completed:
     """Run a program of `PROGRAMS` to its end and return what it wrote.
 
@@ -138,6 +151,7 @@ def run(
         name: the command name, a key of `PROGRAMS`.
         arguments: the rest of argv; never seen by a shell.
         accept: exit statuses that are no failure.
+        feed: what it reads from its standard input.
 
     Raises:
         MissingProgram: when it is not installed; the hint names its package.
@@ -146,7 +160,7 @@ def run(
     path = require_program(name)
     argv = [os.fspath(argument) for argument in arguments]
     logger.info("run: %s", shlex.join([name, *argv]))
-    completed = _completed([path, *argv])
+    completed = _completed([path, *argv], feed)
     if completed.status < 0:
         raise CommandFailed(
             f"{name} was ended by {signal.Signals(-completed.status).name}: {shlex.join([name, *argv])}"
@@ -162,14 +176,14 @@ def run(
     return completed
 
 
-def _completed(argv: list[str]) -> Completed:
+def _completed(argv: list[str], feed: bytes = b"") -> Completed:
     process: subprocess.Popen[bytes] | None = None
     try:
         with uninterrupted():
             process = subprocess.Popen(  # noqa: S603 - argv lists, no shell
                 argv,
                 env={**os.environ, "LC_ALL": "C.UTF-8"},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 # In a session of its own it does not see the terminal's ^C: we end it ourselves, so that it is never
@@ -178,7 +192,7 @@ def _completed(argv: list[str]) -> Completed:
             )
         if os.path.basename(argv[0]).startswith(_READERS):
             _reading.add(process)
-        stdout, stderr = process.communicate()
+        stdout, stderr = process.communicate(feed or None)
     except BaseException:
         if process is not None:
             _end(process)

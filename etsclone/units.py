@@ -1,6 +1,7 @@
 """Byte counts and sector counts, told apart by the type checker, and how people read them."""
 
 import re
+from datetime import timedelta
 from typing import NewType
 
 Bytes = NewType("Bytes", int)
@@ -12,6 +13,8 @@ GIB = 1024 * MIB
 
 SECTOR = 512
 """The unit in which the kernel counts sectors in /sys and in loop offsets, whatever the device's own sector size."""
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
 def align_down(value: int, step: int) -> int:
@@ -35,6 +38,27 @@ def human(size: int) -> str:
             break
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
+
+
+def parse_age(text: str) -> timedelta:
+    """A length of time as people write it: `90s`, `30m`, `36h`, `2d`, `1w`.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", text.strip())
+    if match is None:
+        raise ValueError(f"not a length of time: {text!r}")
+    return int(match[1]) * timedelta(seconds=_SECONDS[match[2]])
+
+
+def human_age(age: timedelta) -> str:
+    """A length of time for people, in the largest unit of which it is two or more: `45 m`, `36 h`, `12 d`."""
+    seconds = int(age.total_seconds())
+    for unit in reversed(_SECONDS):
+        if abs(seconds) >= 2 * _SECONDS[unit]:
+            break
+    return f"{int(seconds / _SECONDS[unit])} {unit}"
 
 
 def parse_size(text: str) -> int:

@@ -1,6 +1,7 @@
 """What all tests share: how thorough they are, and what they must not touch."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,6 +40,14 @@ def full(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("--full"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where what larger fixtures run remembers things: never on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETSCLONE_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where receipts go in this test, also those of programs that it starts."""
@@ -58,5 +67,5 @@ def _no_real_programs(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.setattr("etsclone.run._completed", _refuse)
 
 
-def _refuse(argv: list[str]) -> NoReturn:
+def _refuse(argv: list[str], _feed: bytes = b"") -> NoReturn:
     pytest.fail(f"a unit test would run {argv[0]}: ask for the fixture real_programs if it should")

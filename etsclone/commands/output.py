@@ -1,10 +1,12 @@
 """What commands print, and how they ask: text for people on stdout, or the same facts as JSON for programs."""
 
+import getpass
 import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from etsclone.errors import NotConfirmed
 from etsclone.model.disk import Disk
@@ -59,6 +61,11 @@ def confirm(name: str, *, yes: bool) -> None:
         raise NotConfirmed(
             "not confirmed, nothing was changed", hint=f"type exactly {name}, or give --yes"
         )
+
+
+def ask_passphrase(path: Path) -> bytes:
+    """Have the person type the passphrase of a key file, unseen."""
+    return getpass.getpass(f"passphrase of {path}: ").encode()
 
 
 def disk_facts(disk: Disk) -> dict[str, object]:

@@ -3,25 +3,29 @@
 import contextlib
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from etsclone.chroot import in_chroot, require_root
+from etsclone.commands.history import check_newest
+from etsclone.commands.identity import add_identity, given_identities
 from etsclone.commands.output import add_events, confirm, disk_facts, disk_line, print_json
 from etsclone.commands.receipt import add_key, signer
 from etsclone.commands.survey import existing_disk, refuse
 from etsclone.commands.system import System, system_at, system_on_disk
-from etsclone.commands.trust import SITE_SIGNERS, load_trust
+from etsclone.commands.trust import SITE_REVOKED, SITE_SIGNERS, add_revoked, load_trust
 from etsclone.errors import Interrupted, StoreRefused, TargetChanged, TargetRefused, UsageError
 from etsclone.execute.rebuild import RebuildPlan, execute_rebuild, plan_rebuild, verify_rebuild
 from etsclone.model.brd import CloneIdentity, Header
+from etsclone.model.history import Known
 from etsclone.overlay.container import VerifiedOverlay, open_verified
 from etsclone.overlay.payload import read_payload
+from etsclone.overlay.sealing import Identities
 from etsclone.plan.guards import target_refusals
 from etsclone.progress import print_event
 from etsclone.store.folder import Store, open_store
+from etsclone.store.memory import remember_newest
 from etsclone.store.receipts import save_receipt
 
 
@@ -53,6 +57,8 @@ def configure(parser: ArgumentParser) -> None:
         type=Path,
         help=f"allowed_signers file to trust (default: {SITE_SIGNERS} of this system, then of the clone)",
     )
+    add_revoked(parser)
+    add_identity(parser, "that opens a sealed overlay")
     parser.add_argument("--yes", action="store_true", help="do not ask for the target's name")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     add_key(parser)
@@ -63,20 +69,26 @@ def run(arguments: Namespace) -> None:
     """Rebuild a role.
 
     Raises:
-        NotRoot, UsageError, StoreRefused, TrustRefused, TargetRefused, RootNotMounted, ScopeConflict, UnsafePath,
-        NotConfirmed, VerificationFailed (of the overlay): before anything was written.
+        NotRoot, UsageError, StoreRefused, StoreRolledBack, TrustRefused, KeyRefused, OverlaySealed, TargetRefused,
+        RootNotMounted,
+        ScopeConflict, UnsafePath, NotConfirmed, VerificationFailed (of the overlay): before anything was written.
         TargetFull, DeviceError, Interrupted, ComparisonFailed: the role is incomplete; the same command completes it.
     """
     require_root()
     sign = signer(arguments.key)
+    identities = given_identities(arguments)
     store = open_store(arguments.store)
     path = store.overlay(arguments.role, arguments.generation)
     _check_target(arguments)
     started = datetime.now(UTC)
     with contextlib.ExitStack() as stack:
         with _system(arguments, writable=False) as system:
-            overlay = stack.enter_context(_verified(path, store, arguments, system))
+            overlay = _verified(path, store, arguments, system, identities)
+            stack.enter_context(overlay)
             _check_clone(overlay.header, system)
+            newest = Known(overlay.header.generation, overlay.digest)
+            if arguments.generation is None:
+                check_newest(store, arguments.role, newest)
             payload = stack.enter_context(read_payload(overlay.payload(), overlay.header.scope))
             plan = plan_rebuild(system.folder, overlay.header.scope, payload, system.skip)
         _show(plan, overlay, system, arguments)
@@ -88,6 +100,7 @@ def run(arguments: Namespace) -> None:
         # Mounted afresh, so that what is compared comes from the disk and not from memory.
         with _system(arguments, writable=False) as again:
             verify_rebuild(again.folder, plan, again.skip)
+    remember_newest(store.pair, arguments.role, newest)
     facts = _facts(plan, overlay, system) | {"started": started.isoformat(), "verified": True}
     facts["finished"] = datetime.now(UTC).isoformat()
     receipt = save_receipt(
@@ -124,21 +137,34 @@ def _check_target(arguments: Namespace) -> None:
         )
 
 
-@contextlib.contextmanager
 def _verified(
-    path: Path, store: Store, arguments: Namespace, system: System
-) -> Iterator[VerifiedOverlay]:
-    trust = load_trust(arguments.trust, copy=store.signers_path, inside=_signers_inside(system))
-    with open_verified(
-        path, trust, role=arguments.role, pair=store.pair, generation=arguments.generation
-    ) as overlay:
-        yield overlay
+    path: Path, store: Store, arguments: Namespace, system: System, identities: Identities | None
+) -> VerifiedOverlay:
+    trust = load_trust(
+        arguments.trust,
+        revoked=arguments.revoked,
+        copy=store.signers_path,
+        inside=_trust_inside(system),
+    )
+    return open_verified(
+        path,
+        trust,
+        role=arguments.role,
+        pair=store.pair,
+        generation=arguments.generation,
+        identities=identities,
+    )
 
 
-def _signers_inside(system: System) -> str | None:
-    def read() -> str | None:
-        with contextlib.suppress(OSError), open(SITE_SIGNERS, encoding="utf-8") as file:
-            return file.read()
+def _trust_inside(system: System) -> tuple[str, str] | None:
+    """What the clone itself says of whom to trust, and of whom not."""
+
+    def read() -> tuple[str, str] | None:
+        with contextlib.suppress(OSError):
+            signers = SITE_SIGNERS.read_text(encoding="utf-8", errors="replace")
+            if not os.path.lexists(SITE_REVOKED):
+                return signers, ""
+            return signers, SITE_REVOKED.read_text(encoding="utf-8", errors="replace")
         return None
 
     return in_chroot(system.folder, read)

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+from etsclone.commands.output import ask_passphrase
 from etsclone.progress import Report
 
 _NO_OPTIONS = frozenset({"run", "events", "json", "yes", "dry_run", "verbose", "source", "target"})
@@ -16,7 +17,7 @@ def add_key(parser: ArgumentParser) -> None:
         "--key",
         metavar="KEYFILE",
         type=Path,
-        help="OpenSSH private key (Ed25519) to sign the receipt with",
+        help="OpenSSH key (Ed25519) to sign the receipt with; a public key if the private one is in ssh-agent",
     )
 
 
@@ -29,13 +30,11 @@ def signer(keyfile: Path | None) -> Callable[[bytes], bytes] | None:
     if keyfile is None:
         return None
     # cryptography takes 60 ms to import, and only who signs needs these.
-    import getpass  # noqa: PLC0415
-
     from etsclone.model.brd import RECEIPT_NAMESPACE  # noqa: PLC0415
-    from etsclone.overlay.signing import load_private_key, sign  # noqa: PLC0415
+    from etsclone.overlay.heldkey import load_key  # noqa: PLC0415
 
-    key = load_private_key(keyfile, lambda: getpass.getpass(f"passphrase of {keyfile}: ").encode())
-    return lambda message: sign(message, key, RECEIPT_NAMESPACE)
+    key = load_key(keyfile, lambda: ask_passphrase(keyfile))
+    return lambda message: key.sign(message, RECEIPT_NAMESPACE)
 
 
 def option_facts(arguments: Namespace) -> dict[str, object]:

@@ -1,32 +1,55 @@
 """Where trust in signatures comes from: what the administrator names, or what this system holds; never the store."""
 
+from argparse import ArgumentParser
 from pathlib import Path
 
-from etsclone.errors import TrustRefused
+from etsclone.errors import TrustRefused, medium_error
 from etsclone.overlay.trust import Trust
 
 SITE_SIGNERS = Path("/etc/etsclone/allowed_signers")
 """Whom this system, the rescue system or a server itself, trusts."""
 
+SITE_REVOKED = Path("/etc/etsclone/revoked_keys")
+"""Whose signatures it no longer believes."""
 
-def load_trust(named: Path | None, *, copy: Path | None = None, inside: str | None = None) -> Trust:
+
+def add_revoked(parser: ArgumentParser) -> None:
+    """Give a command `--revoked`."""
+    parser.add_argument(
+        "--revoked",
+        metavar="FILE",
+        type=Path,
+        help=f"public keys that are not to be trusted, one a line (default: {SITE_REVOKED}, if there is one)",
+    )
+
+
+def load_trust(
+    named: Path | None,
+    *,
+    revoked: Path | None = None,
+    copy: Path | None = None,
+    inside: tuple[str, str] | None = None,
+) -> Trust:
     """The statement of trust to check overlays against.
 
     Args:
         named: the file given with `--trust`; nothing else is looked at then.
+        revoked: the file given with `--revoked`; else that of this system counts, if it has one.
         copy: the store's own copy, which is only named in the hint.
-        inside: the text of the same file in the clone that is being rebuilt, if it has one.
+        inside: the texts of both files in the clone that is being rebuilt, if it has them.
 
     Raises:
         TrustRefused: when there is none.
         FormatError: when it cannot be understood.
     """
     path = named or SITE_SIGNERS
+    revoked_text = _revoked_text(revoked)
     try:
-        return Trust.parse(path.read_text(encoding="utf-8"))
+        return Trust.parse(path.read_text(encoding="utf-8"), revoked_text)
     except FileNotFoundError as error:
         if named is None and inside is not None:
-            return Trust.parse(inside)
+            signers, revoked_inside = inside
+            return Trust.parse(signers, f"{revoked_inside}\n{revoked_text}")
         hint = f"name a list of allowed signers with --trust, or install one as {SITE_SIGNERS}"
         if copy is not None:
             hint += f"; if you trust the store itself: --trust {copy}"
@@ -34,4 +57,21 @@ def load_trust(named: Path | None, *, copy: Path | None = None, inside: str | No
             f"there is nothing to trust: {path} does not exist", hint=hint
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise TrustRefused(f"cannot read the list of allowed signers {path}: {error}") from error
+        failed = medium_error(error, path) if isinstance(error, OSError) else None
+        raise failed or TrustRefused(
+            f"cannot read the list of allowed signers {path}: {error}"
+        ) from error
+
+
+def _revoked_text(named: Path | None) -> str:
+    try:
+        return (named or SITE_REVOKED).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if named is None:
+            return ""
+        raise TrustRefused(f"there is no list of revoked keys {named}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrustRefused(
+            f"cannot read the list of revoked keys {named or SITE_REVOKED}: {error}",
+            hint="it holds public keys, one a line; binary KRLs are not read",
+        ) from error

@@ -1,6 +1,7 @@
 """Overlays and their headers, as data. The file format is `docs/brd-format.md`."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +17,16 @@ RECEIPT_NAMESPACE = "receipt@etsclone"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """What a pair, a role or a profile may be called: these names become file names."""
 
+SEALED_SUFFIX = ".age"
+"""What is added to the names of payload and inventory when they are sealed."""
+
+MAX_RECIPIENTS = 32
+"""More keys than anybody can keep safe, and few enough for the bounded header of an age file."""
+
+_RECIPIENT = re.compile(
+    # Printable, so that the line can be shown and kept in TOML; whether the key is one, the sealing knows.
+    r"age1[02-9ac-hj-np-z]{58}|ssh-ed25519 [A-Za-z0-9+/]{68}(?: [^\x00-\x1f\x7f-\x9f]{1,200})?"
+)
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -28,6 +39,36 @@ def check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ValueError(f"not a name of lower-case letters, digits, '.', '_' and '-': {name!r}")
     return name
+
+
+def check_recipient(line: str) -> str:
+    """Return `line` if it has the form of a public key to seal to: an age X25519 one, or an ssh-ed25519 one.
+
+    Raises:
+        ValueError: when it does not.
+    """
+    if not _RECIPIENT.fullmatch(line) or not line.isprintable():
+        raise ValueError(f"not the public key of a recipient: {line[:80]!r}")
+    return line
+
+
+def check_recipients(lines: Sequence[object]) -> tuple[str, ...]:
+    """Return what a store seals to, if it is a list of different recipients.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    recipients = tuple(check_recipient(str(line)) for line in lines)
+    if len({recipient_key(line) for line in recipients}) != len(recipients):
+        raise ValueError("a recipient is named twice")
+    if len(recipients) > MAX_RECIPIENTS:
+        raise ValueError(f"there are more than {MAX_RECIPIENTS} recipients")
+    return recipients
+
+
+def recipient_key(line: str) -> str:
+    """A recipient without its comment."""
+    return " ".join(line.split(" ")[:2])
 
 
 def _check_digest(digest: str) -> None:
@@ -90,6 +131,11 @@ class Header:
     previous: str | None
     clone: CloneIdentity
     members: tuple[Member, ...]
+
+    @property
+    def sealed(self) -> bool:
+        """Whether payload and inventory are sealed, and open with an identity only."""
+        return all(member.name.endswith(SEALED_SUFFIX) for member in self.members)
 
     def __post_init__(self) -> None:
         for name in (self.pair, self.role, self.profile):

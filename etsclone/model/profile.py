@@ -15,7 +15,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A profile with all that it extends already merged. `sha256` (hex) is over the files it was made of."""
+    """A profile with all that it extends already merged. `sha256` (hex) is over the files it was made of.
+
+    `secrets` are patterns of files whose content is not shown, beyond those that are known anyway.
+    """
 
     name: str
     description: str
@@ -23,3 +26,4 @@ class Profile:
     roles: tuple[str, ...]
     scope: Scope
     checks: tuple[Check, ...] = ()
+    secrets: tuple[str, ...] = ()

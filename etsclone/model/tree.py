@@ -25,7 +25,8 @@ class Entry:
     bits with setuid, setgid and sticky (0o7777). `mtime_ns` is nanoseconds since the epoch. `size` (bytes) and
     `sha256` (lower-case hex) are set for files, `target` for symbolic links, `device` (major, minor) for devices.
     `xattrs` are sorted by name and hold POSIX ACLs in the kernel's binary form. `link_to` names the first path (in
-    byte order) of the same hard-linked file inside the same tree; the first path itself has None.
+    byte order) of the same hard-linked file inside the same tree; the first path itself has None. `package` is the
+    name of the package that brought the path, where an inventory tells it.
     """
 
     path: bytes
@@ -42,6 +43,7 @@ class Entry:
     device: tuple[int, int] | None = None
     xattrs: tuple[tuple[str, bytes], ...] = ()
     link_to: bytes | None = None
+    package: str = ""
 
     def __post_init__(self) -> None:
         if not self.path.startswith(b"/") or b"\0" in self.path:
@@ -53,8 +55,8 @@ class Entry:
 
     @property
     def state(self) -> "Entry":
-        """The entry without the names of its owner: what two systems are compared by (the ids count)."""
-        return replace(self, uname="", gname="")
+        """The entry without the names of owner and package: what two systems are compared by (the ids count)."""
+        return replace(self, uname="", gname="", package="")
 
 
 Tree = Mapping[bytes, Entry]

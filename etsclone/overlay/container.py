@@ -19,19 +19,21 @@ from etsclone.errors import (
     DigestMismatch,
     OverlayMalformed,
     OverlayMismatch,
+    OverlaySealed,
     StoreFull,
     UsageError,
     VerificationFailed,
+    medium_error,
 )
 from etsclone.model.brd import Header, Member, Signer
 from etsclone.overlay import ustar
 from etsclone.overlay.header import MAX_HEADER, decode, digest, encode
-from etsclone.overlay.signing import verify
+from etsclone.overlay.sealing import Identities, unseal
+from etsclone.overlay.signing import check, verify
 from etsclone.overlay.trust import Trust
 from etsclone.units import MIB
 
 HEADER = "header.json"
-SIGNATURE = "header.json.sig"
 MAX_SIGNATURE = 4 * 1024
 """Bytes. An Ed25519 signature needs 292."""
 
@@ -54,17 +56,25 @@ class Envelope:
     signature: bytes
     mtime: int
 
+    @property
+    def size(self) -> int:
+        """How many bytes of the file they take, with their tar headers and padding."""
+        parts = (self.header, self.signature)
+        return sum(ustar.BLOCK + len(part) + ustar.padding(len(part)) for part in parts)
+
 
 @dataclass(frozen=True, slots=True)
 class VerifiedOverlay:
     """An overlay of which every byte was verified; only `open_verified` makes one. Close it, or use it in a `with`.
 
-    `digest` is the sha256 (hex) of the header's bytes, by which the next generation names this one.
+    `digest` is the sha256 (hex) of the header's bytes, by which the next generation names this one. `opened` tells
+    whether the contents can be read: they are not sealed, or were opened.
     """
 
     header: Header
     digest: str
     signer: Signer
+    opened: bool
     _spools: tuple[BinaryIO, ...] = field(repr=False)
     seal: InitVar[object]
 
@@ -73,12 +83,24 @@ class VerifiedOverlay:
             raise TypeError("an overlay is verified by open_verified, and by nothing else")
 
     def payload(self) -> BinaryIO:
-        """A new stream over the verified, still compressed bytes of the payload. It must be read before `close`."""
-        return _reader(self._spools[0])
+        """A new stream over the verified, still compressed bytes of the payload. It must be read before `close`.
+
+        Raises:
+            OverlaySealed: when no identity was given that opens it.
+        """
+        return self._content(0)
 
     def inventory(self) -> BinaryIO:
-        """A new stream over the verified, still compressed bytes of the inventory. It must be read before `close`."""
-        return _reader(self._spools[1])
+        """A new stream over the verified, still compressed bytes of the inventory; else as `payload`."""
+        return self._content(1)
+
+    def _content(self, index: int) -> BinaryIO:
+        if not self.opened:
+            raise OverlaySealed(
+                f"generation {self.header.generation} of {self.header.role} is sealed",
+                hint="name the recovery key with --identity",
+            )
+        return _reader(self._spools[index])
 
     def close(self) -> None:
         """Give back the space of the private copies."""
@@ -125,18 +147,11 @@ def write_overlay(
 
     Raises:
         OverlayMalformed: when the header or the signature is above its limit.
+        SignatureInvalid: when the signature does not hold.
         DigestMismatch: when a stream does not hold what the header says.
     """
     header_bytes, mtime = encode(header), int(header.created.timestamp())
-    signature = sign(header_bytes)
-    if len(signature) > MAX_SIGNATURE:
-        raise OverlayMalformed(
-            f"the signature has {len(signature)} bytes, more than {MAX_SIGNATURE}"
-        )
-    for name, content in ((HEADER, header_bytes), (SIGNATURE, signature)):
-        out.writelines(
-            (ustar.header(name, len(content), mtime), content, bytes(ustar.padding(len(content))))
-        )
+    write_signed(out, HEADER, header_bytes, mtime, sign)
     for member, stream in zip(header.members, (payload, inventory), strict=True):
         out.write(ustar.header(member.name, member.size, mtime))
         _copy_checked(member, stream, out)
@@ -145,6 +160,26 @@ def write_overlay(
         out.write(bytes(ustar.padding(member.size)))
     out.write(ustar.END)
     return digest(header_bytes)
+
+
+def write_signed(
+    out: BinaryIO, name: str, content: bytes, mtime: int, sign: Callable[[bytes], bytes]
+) -> None:
+    """Write two members: `content` as `name`, and the signature over it as `name` with `.sig` added.
+
+    Raises:
+        OverlayMalformed: when the signature is above its limit.
+    """
+    signature = sign(content)
+    if len(signature) > MAX_SIGNATURE:
+        raise OverlayMalformed(
+            f"the signature has {len(signature)} bytes, more than {MAX_SIGNATURE}"
+        )
+    check(content, signature)
+    for member, data in ((name, content), (f"{name}.sig", signature)):
+        out.writelines(
+            (ustar.header(member, len(data), mtime), data, bytes(ustar.padding(len(data))))
+        )
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -156,9 +191,37 @@ def read_envelope(source: Path | BinaryIO) -> Envelope:
     Raises:
         OverlayMalformed: when the file does not begin as every overlay does.
         UsageError: when it cannot be opened.
+        DeviceError: when its medium fails.
     """
     with _opened(source) as file:
         return _read_envelope(file)
+
+
+def read_signed(source: Path, name: str) -> Envelope:
+    """Read what `write_signed` wrote of that name, and no more than that, not trusting any of it.
+
+    Raises:
+        OverlayMalformed: when the file is anything else.
+        UsageError, DeviceError: as `read_envelope`.
+    """
+    with _opened(source) as file:
+        envelope = _read_envelope(file, name)
+        _check_end(file)
+        return envelope
+
+
+def verify_envelope(
+    envelope: Envelope,
+    trust: Trust,
+    *,
+    role: str | None = None,
+    pair: str | None = None,
+    generation: int | None = None,
+) -> tuple[Header, Signer]:
+    """What a header says and who signed it, once that is proven. For the arguments and errors see `open_verified`."""
+    header, signer = _accept(envelope, trust)
+    _check_asked(header, role, pair, generation)
+    return header, signer
 
 
 def open_verified(
@@ -168,6 +231,7 @@ def open_verified(
     role: str | None = None,
     pair: str | None = None,
     generation: int | None = None,
+    identities: Identities | None = None,
     spool: Path | None = None,
 ) -> VerifiedOverlay:
     """Verify an overlay file, every byte of it, and return what it holds.
@@ -181,6 +245,7 @@ def open_verified(
         role: the role that it must be of; None takes the one that the header names.
         pair: the pair that it must be of; None takes any.
         generation: the generation that it must be; None takes any.
+        identities: who opens the contents if they are sealed; None leaves them sealed.
         spool: the folder for private copies above 64 MiB; None takes the system's temporary folder.
 
     Raises:
@@ -188,21 +253,32 @@ def open_verified(
         SignatureInvalid: when the signature does not hold, or its key is not trusted for the role.
         OverlayMismatch: when it is a genuine overlay of another role, pair or generation.
         OverlayMalformed, DigestMismatch: when any other byte is not as it was written.
+        OverlaySealed: when none of the identities opens it.
+        HostilePayload: when a sealed member does not open as it was sealed.
         StoreFull: when the private copies need more space than there is.
         UsageError: when the file cannot be opened.
+        DeviceError: when its medium fails.
     """
     with _opened(source) as file, _space_for(spool), contextlib.ExitStack() as spools:
         envelope = _read_envelope(file)
-        header, signer = _accept(envelope, trust)
-        _check_asked(header, role, pair, generation)
+        header, signer = verify_envelope(
+            envelope, trust, role=role, pair=pair, generation=generation
+        )
         copies = []
         for member in header.members:
             copies.append(spools.enter_context(_private_file(member.size, spool)))
             _spool(file, member, envelope.mtime, copies[-1])
-        if _read_exactly(file, len(ustar.END), "its end") != ustar.END or file.read(1):
-            raise OverlayMalformed("there are bytes after the last member", hint=_HINT)
+        _check_end(file)
+        if header.sealed and identities:
+            copies = [
+                spools.enter_context(_unsealed(member, copy, identities, spool))
+                for member, copy in zip(header.members, copies, strict=True)
+            ]
+        opened = not header.sealed or identities is not None
         spools.pop_all()
-        return VerifiedOverlay(header, digest(envelope.header), signer, tuple(copies), _SEAL)
+        return VerifiedOverlay(
+            header, digest(envelope.header), signer, opened, tuple(copies), _SEAL
+        )
 
 
 def _accept(envelope: Envelope, trust: Trust) -> tuple[Header, Signer]:
@@ -234,9 +310,14 @@ def _check_asked(
             )
 
 
-def _read_envelope(file: BinaryIO) -> Envelope:
-    header, mtime = _read_small(file, HEADER, MAX_HEADER)
-    signature, signature_mtime = _read_small(file, SIGNATURE, MAX_SIGNATURE)
+def _check_end(file: BinaryIO) -> None:
+    if _read_exactly(file, len(ustar.END), "its end") != ustar.END or file.read(1):
+        raise OverlayMalformed("there are bytes after the last member", hint=_HINT)
+
+
+def _read_envelope(file: BinaryIO, name: str = HEADER) -> Envelope:
+    header, mtime = _read_small(file, name, MAX_HEADER)
+    signature, signature_mtime = _read_small(file, f"{name}.sig", MAX_SIGNATURE)
     if mtime != signature_mtime:
         raise OverlayMalformed("the times of the tar headers differ", hint=_HINT)
     return Envelope(header, signature, mtime)
@@ -278,8 +359,21 @@ def _spool(file: BinaryIO, member: Member, mtime: int, copy: BinaryIO) -> None:
     _read_padding(file, member.size, member.name)
 
 
+def _unsealed(
+    member: Member, sealed: BinaryIO, identities: Identities, folder: Path | None
+) -> BinaryIO:
+    """What was sealed, in a private file, once all of it is known to be genuine."""
+    with contextlib.ExitStack() as undo:
+        plain = undo.enter_context(_private_file(member.size, folder))
+        unseal(sealed, plain, identities, member.name)
+        plain.flush()
+        sealed.close()
+        undo.pop_all()
+    return plain
+
+
 def _private_file(size: int, folder: Path | None) -> BinaryIO:
-    """An empty file without a name, for `size` bytes."""
+    """An empty file without a name, for `size` bytes: it is gone with the process, however that ends."""
     if size <= _IN_MEMORY:
         return open(os.memfd_create("overlay"), "w+b")
     return tempfile.TemporaryFile(dir=folder)
@@ -322,7 +416,7 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
     try:
         file = source.open("rb")
     except OSError as error:
-        raise UsageError(
+        raise medium_error(error, source) or UsageError(
             f"{source}: {error.strerror}", hint="`etsclone brd list` shows what there is"
         ) from error
     with file:
@@ -330,6 +424,11 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
             yield file
         except VerificationFailed as error:
             raise type(error)(f"{source}: {error.message}", hint=error.hint) from error
+        except OSError as error:
+            failed = medium_error(error, source)
+            if failed is None:
+                raise
+            raise failed from error
 
 
 @contextlib.contextmanager

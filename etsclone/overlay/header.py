@@ -12,7 +12,14 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 from etsclone.errors import OverlayMalformed
-from etsclone.model.brd import FORMAT_VERSION, CloneIdentity, Filesystem, Header, Member
+from etsclone.model.brd import (
+    FORMAT_VERSION,
+    SEALED_SUFFIX,
+    CloneIdentity,
+    Filesystem,
+    Header,
+    Member,
+)
 from etsclone.model.scope import Scope
 
 MAX_HEADER = 64 * 1024
@@ -21,6 +28,7 @@ MAX_HEADER = 64 * 1024
 PAYLOAD = "payload.tar.zst"
 INVENTORY = "inventory.mtree.zst"
 MEMBERS = (PAYLOAD, INVENTORY)
+SEALED_MEMBERS = (PAYLOAD + SEALED_SUFFIX, INVENTORY + SEALED_SUFFIX)
 
 MAX_MEMBER = 8**11 - 1
 """Bytes: the largest size that the eleven octal digits of a ustar header hold."""
@@ -194,8 +202,10 @@ def _members(items: list[object]) -> tuple[Member, ...]:
         Member(item.text("name"), item.number("size", MAX_MEMBER), item.text("sha256"))
         for item in objects
     )
-    if tuple(member.name for member in members) != MEMBERS:
-        raise ValueError(f"its members are not exactly {' and '.join(MEMBERS)}")
+    if tuple(member.name for member in members) not in (MEMBERS, SEALED_MEMBERS):
+        raise ValueError(
+            f"its members are not exactly {' and '.join(MEMBERS)}, both sealed or none"
+        )
     return members
 
 

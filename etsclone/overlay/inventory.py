@@ -1,7 +1,8 @@
 """The inventory: a listing of a whole tree in mtree(5), compressed with zstd.
 
 One line a path, relative to the root (`./etc/hostname`), as `bsdtar` and NetBSD's `mtree -C` write and read it.
-Attributes and hard links have no words in mtree(5) and are not listed.
+Attributes and hard links have no words in mtree(5) and are not listed. Packages have none either: their names and
+versions are comments before the first path, and `tags` of a path names the package that brought it.
 """
 
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from etsclone.errors import HostilePayload
+from etsclone.model.packages import NO_PACKAGES, Installed, Package
 from etsclone.model.tree import Entry, Kind
 from etsclone.overlay.compression import compressed, decompressed, lines
 from etsclone.units import GIB, KIB
@@ -21,8 +23,9 @@ LEVEL = 9
 INVENTORY_LIMIT = 2 * GIB
 """The most bytes that are unpacked; a million files take about 0.25 GiB."""
 
-_FIRST_LINE = b"#mtree"
-_LONGEST_LINE = 64 * KIB
+FIRST_LINE = b"#mtree"
+PACKAGE = b"# package: "
+LONGEST_LINE = 64 * KIB
 _NANO = 10**9
 # Everything that means something to a reader of mtree files, vis(3) or a shell is written in octal.
 _UNSAFE = re.compile(rb"[^A-Za-z0-9/._,:+@%~^-]")
@@ -32,13 +35,14 @@ _KINDS = {kind.value.encode(): kind for kind in Kind}
 
 
 @contextmanager
-def writing(out: BinaryIO) -> Iterator[Callable[[Entry], None]]:
+def writing(out: BinaryIO, installed: Installed = NO_PACKAGES) -> Iterator[Callable[[Entry], None]]:
     """Write an inventory to `out` entry by entry, in the order in which the yielded function gets them."""
     with compressed(out, LEVEL) as plain:
-        plain.write(_FIRST_LINE + b"\n")
+        plain.write(FIRST_LINE + b"\n" + b"".join(map(_package_line, installed.packages)))
+        owner = installed.owners.get
 
         def add(entry: Entry) -> None:
-            plain.write(_line(entry))
+            plain.write(_line(entry, owner(entry.path, entry.package)))
 
         yield add
 
@@ -56,22 +60,57 @@ def read(stream: BinaryIO, *, limit: int = INVENTORY_LIMIT) -> Iterator[Entry]:
     Raises:
         HostilePayload: when it is damaged, cut off, not as `write` writes it, or holds more than `limit` bytes.
     """
-    text = lines(decompressed(stream, limit), _LONGEST_LINE)
-    if next(text, None) != _FIRST_LINE:
+    text = lines(decompressed(stream, limit), LONGEST_LINE)
+    if next(text, None) != FIRST_LINE:
         raise HostilePayload("inventory does not begin as mtree files do")
+    package: Package | None = None
     for line in text:
-        try:
-            yield _entry(line)
-        except (KeyError, ValueError) as error:
-            raise HostilePayload(f"inventory is damaged at {line[:80]!r}") from error
+        if not line.startswith(PACKAGE):
+            yield entry_of(line)
+            break
+        package = package_of(line, package)
+    yield from map(entry_of, text)
 
 
-def _line(entry: Entry) -> bytes:
-    words = (b"%s=%s" % word for word in _words(entry))
+def entry_of(line: bytes) -> Entry:
+    """The path that a line (without its end) lists.
+
+    Raises:
+        HostilePayload: when it is not as `write` writes it.
+    """
+    try:
+        return _entry(line)
+    except (KeyError, ValueError) as error:
+        raise HostilePayload(f"inventory is damaged at {line[:80]!r}") from error
+
+
+def package_of(line: bytes, before: Package | None) -> Package:
+    """The package that a line names which begins with `PACKAGE`; `before` is that of the line before, if any.
+
+    Raises:
+        HostilePayload: when it is not as `write` writes it, or not in order.
+    """
+    try:
+        name, version, arch = (_plain(word).decode() for word in line[len(PACKAGE) :].split(b" "))
+        package = Package(name, arch, version)
+    except ValueError as error:
+        raise HostilePayload(f"inventory is damaged at {line[:80]!r}") from error
+    if before is not None and package <= before:
+        raise HostilePayload(f"inventory names a package twice or out of order: {name}")
+    return package
+
+
+def _package_line(package: Package) -> bytes:
+    words = (package.name, package.version, package.arch)
+    return PACKAGE + b" ".join(_quoted(word.encode()) for word in words) + b"\n"
+
+
+def _line(entry: Entry, package: str) -> bytes:
+    words = (b"%s=%s" % word for word in _words(entry, package))
     return b" ".join((_quoted(b"." + entry.path.rstrip(b"/")), *words)) + b"\n"
 
 
-def _words(entry: Entry) -> Iterator[tuple[bytes, bytes]]:
+def _words(entry: Entry, package: str) -> Iterator[tuple[bytes, bytes]]:
     yield b"type", entry.kind.value.encode()
     yield b"mode", b"%04o" % entry.mode
     yield b"uid", b"%d" % entry.uid
@@ -89,6 +128,8 @@ def _words(entry: Entry) -> Iterator[tuple[bytes, bytes]]:
         yield b"link", _quoted(entry.target)
     if entry.device:
         yield b"device", b"linux,%d,%d" % entry.device
+    if package:
+        yield b"tags", _quoted(package.encode())
 
 
 def _entry(line: bytes) -> Entry:
@@ -107,6 +148,7 @@ def _entry(line: bytes) -> Entry:
         sha256=words.pop(b"sha256digest").decode() if b"sha256digest" in words else None,
         target=_plain(words.pop(b"link")) if b"link" in words else None,
         device=_device(words.pop(b"device")) if b"device" in words else None,
+        package=_plain(words.pop(b"tags", b"")).decode(),
     )
     if words:
         raise ValueError(f"unknown words {sorted(words)}")

@@ -22,8 +22,9 @@ from etsclone.overlay.sshwire import (
     fingerprint,
     parse_signature,
     public_blob,
-    raw_public_key,
+    public_key,
     signed_data,
+    token_data,
 )
 from etsclone.overlay.trust import Trust, public_key_line
 
@@ -48,6 +49,19 @@ class SigningKey:
     def fingerprint(self) -> str:
         """The key's SHA256 fingerprint, as `ssh-keygen -l` prints it."""
         return fingerprint(self.public_key)
+
+    def sign(self, message: bytes, namespace: str = NAMESPACE) -> bytes:
+        """The armored signature over `message`: the same bytes as `ssh-keygen -Y sign -n NAMESPACE` writes."""
+        signature = self.private.sign(signed_data(_HASH, message, namespace))
+        return armor(SshSignature(self.public_key, _HASH, signature), namespace)
+
+    def in_the_clear(self) -> bytes:
+        """The private key as an OpenSSH file without a passphrase. It must not leave memory."""
+        return self.private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
 
 
 def generate_key(path: Path, passphrase: bytes | None = None, comment: str = "") -> str:
@@ -92,7 +106,15 @@ def load_private_key(path: Path, ask_passphrase: Callable[[], bytes]) -> Signing
         KeyRefused: when the file is readable by others, is no OpenSSH private key, is not Ed25519, or the
             passphrase is wrong.
     """
-    data = _read_private(path)
+    return parse_private_key(path, read_private(path), ask_passphrase)
+
+
+def parse_private_key(path: Path, data: bytes, ask_passphrase: Callable[[], bytes]) -> SigningKey:
+    """As `load_private_key`, from what was read; `path` names it in messages.
+
+    Raises:
+        KeyRefused: when it is no OpenSSH private key, is not Ed25519, or the passphrase is wrong.
+    """
     try:
         try:
             private = serialization.load_ssh_private_key(data, None)
@@ -112,20 +134,23 @@ def load_private_key(path: Path, ask_passphrase: Callable[[], bytes]) -> Signing
 
 def sign(message: bytes, key: SigningKey, namespace: str = NAMESPACE) -> bytes:
     """The armored signature over `message`: the same bytes as `ssh-keygen -Y sign -n NAMESPACE` writes."""
-    signature = key.private.sign(signed_data(_HASH, message, namespace))
-    return armor(SshSignature(key.public_key, _HASH, signature), namespace)
+    return key.sign(message, namespace)
 
 
-def check(message: bytes, armored: bytes) -> SshSignature:
+def check(message: bytes, armored: bytes, namespace: str = NAMESPACE) -> SshSignature:
     """The signature, once it holds over `message` under the key that it names itself. Trust is another question.
 
     Raises:
-        SignatureInvalid: when the signature does not have its format, or does not fit the message.
+        SignatureInvalid: when the signature does not have its format, is of another namespace, or does not fit the
+            message.
     """
-    signature = parse_signature(armored)
-    key = Ed25519PublicKey.from_public_bytes(raw_public_key(signature.key))
+    signature = parse_signature(armored, namespace)
+    named = public_key(signature.key)
+    data = signed_data(signature.hash_algorithm, message, namespace)
+    if signature.token:
+        data = token_data(named, signature.token, data)
     try:
-        key.verify(signature.signature, signed_data(signature.hash_algorithm, message))
+        Ed25519PublicKey.from_public_bytes(named.raw).verify(signature.signature, data)
     except InvalidSignature as error:
         raise SignatureInvalid(
             "the signature does not fit: what was signed, or the signature, has been changed",
@@ -166,7 +191,12 @@ def _decrypt(path: Path, data: bytes, passphrase: bytes) -> serialization.SSHPri
         ) from error
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """The content of a private key's file, at most 64 KiB of it.
+
+    Raises:
+        KeyRefused: when it cannot be read, or others than its owner can read it.
+    """
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())

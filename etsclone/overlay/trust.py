@@ -9,6 +9,7 @@ only the type is checked: none of them can sign an overlay.
 import base64
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,18 +17,19 @@ from etsclone.errors import FormatError, SignatureInvalid, TrustRefused
 from etsclone.model.brd import NAMESPACE, Signer, check_name
 from etsclone.overlay.sshwire import (
     KEY_TYPE,
+    KEY_TYPES,
     decode_base64,
     fingerprint,
-    raw_public_key,
+    public_key,
     split_strings,
 )
 
 _OPTION = r'(?:cert-authority|(?:namespaces|valid-after|valid-before)="[^"\\]*")'
-_KEY_TYPES = (
+_ANY_TYPE = (
     r"ssh-ed25519|ssh-rsa|ssh-dss|ecdsa-sha2-nistp(?:256|384|521)"
     r"|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com"
 )
-_KEY = rf"(?P<type>{_KEY_TYPES})[ \t]+(?P<key>[A-Za-z0-9+/=]+)(?:[ \t]+(?P<comment>.*))?"
+_KEY = rf"(?P<type>{_ANY_TYPE})[ \t]+(?P<key>[A-Za-z0-9+/=]+)(?:[ \t]+(?P<comment>.*))?"
 _LINE = re.compile(
     rf'(?P<principals>[^ \t"]+)[ \t]+(?:(?P<options>(?i:{_OPTION}(?:,{_OPTION})*))[ \t]+)?{_KEY}'
 )
@@ -74,25 +76,20 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Who is trusted for what."""
+    """Who is trusted for what; and the keys (wire form) that are not, whatever else is said of them."""
 
     listings: tuple[Listing, ...]
+    revoked: frozenset[bytes] = frozenset()
 
     @classmethod
-    def parse(cls, text: str) -> "Trust":
-        """Read the text of an allowed_signers file.
+    def parse(cls, text: str, revoked: str = "") -> "Trust":
+        """Read the text of an allowed_signers file, and that of a list of revoked keys.
 
         Raises:
             FormatError: for a line that is neither blank, nor a comment, nor wholly understood.
         """
-        lines = enumerate((line.strip(" \t\r") for line in text.split("\n")), start=1)
-        return cls(
-            tuple(
-                _parse_line(number, line)
-                for number, line in lines
-                if line and not line.startswith("#")
-            )
-        )
+        listings = tuple(_parse_line(number, line) for number, line in _lines(text))
+        return cls(listings, frozenset(_parse_revoked(*line) for line in _lines(revoked)))
 
     def signer_for(
         self, key: bytes, role: str | None, namespace: str, at: datetime | None
@@ -107,7 +104,7 @@ class Trust:
 
         Raises:
             TrustRefused: when the file lists nobody.
-            SignatureInvalid: when the key is unknown, or is listed for other roles, namespaces or times.
+            SignatureInvalid: when the key is revoked, unknown, or listed for other roles, namespaces or times.
         """
         if not self.listings:
             raise TrustRefused(
@@ -115,6 +112,11 @@ class Trust:
                 hint="name a list with --trust, or list a key with `etsclone brd trust`",
             )
         name = fingerprint(key)
+        if key in self.revoked:
+            raise SignatureInvalid(
+                f"signed by a revoked key: {name}",
+                hint="whoever has that key could have made this: take a generation that another key signed",
+            )
         mine = [
             listing for listing in self.listings if listing.key == key and not listing.authority
         ]
@@ -147,20 +149,20 @@ def matches(value: str, patterns: str) -> bool:
 
 
 def public_key_line(key: bytes, comment: str = "") -> str:
-    """The line of a `.pub` file for an Ed25519 key in its wire form, with its line end."""
+    """The line of a `.pub` file for a key in its wire form, with its line end."""
     text = _printable(f"{_public_text(key)} {comment}".rstrip())
     return f"{text}\n"
 
 
 def parse_public_key(text: str) -> tuple[bytes, str]:
-    """The wire form and the comment of the one Ed25519 public key that a `.pub` file holds.
+    """The wire form and the comment of the one Ed25519 public key, of a file or a token, that a `.pub` file holds.
 
     Raises:
         FormatError: for anything else.
     """
     line = text.strip()
     match = _PUBLIC_LINE.fullmatch(line)
-    if match is None or match["type"] != KEY_TYPE:
+    if match is None or match["type"] not in KEY_TYPES:
         raise FormatError(
             "not the line of an Ed25519 public key",
             hint=f"it looks like: {KEY_TYPE} AAAA... comment",
@@ -215,6 +217,32 @@ def _untrusted(message: str) -> SignatureInvalid:
         f"not signed by a trusted key: {message}",
         hint="if you know this key, list it for the role with `etsclone brd trust`; else do not use this overlay",
     )
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Those lines of a text that say something, with their numbers."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        stripped = line.strip(" \t\r")
+        if stripped and not stripped.startswith("#"):
+            yield number, stripped
+
+
+def _parse_revoked(number: int, line: str) -> bytes:
+    """The key of a line of a revocation list; ssh-keygen takes lines of public keys, and so do we."""
+    try:
+        return _decode_line(line)
+    except ValueError as error:
+        raise FormatError(
+            f"line {number} of the revoked keys cannot be used: {error}",
+            hint="write the public keys one a line, as in their .pub files; binary KRLs are not read",
+        ) from error
+
+
+def _decode_line(line: str) -> bytes:
+    match = _PUBLIC_LINE.fullmatch(line)
+    if match is None:
+        raise ValueError("it does not read: keytype key [comment]")
+    return _decode_key(match["type"], match["key"])
 
 
 def _parse_line(number: int, line: str) -> Listing:
@@ -280,13 +308,13 @@ def _decode_key(key_type: str, text: str) -> bytes:
     blob = decode_base64(text.encode())
     if split_strings(blob)[:1] != [key_type.encode()]:
         raise ValueError(f"its key is not of the type {key_type}")
-    if key_type == KEY_TYPE:
-        raw_public_key(blob)
+    if key_type in KEY_TYPES:
+        public_key(blob)
     return blob
 
 
 def _public_text(key: bytes) -> str:
-    return f"{KEY_TYPE} {base64.b64encode(key).decode()}"
+    return f"{split_strings(key)[0].decode()} {base64.b64encode(key).decode()}"
 
 
 def _printable(text: str) -> str:

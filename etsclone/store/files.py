@@ -7,24 +7,32 @@ replaced is checked under the lock.
 import contextlib
 import errno
 import fcntl
+import hashlib
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from etsclone.errors import DeviceError, EtscloneError, StoreFull, StoreRefused
+from etsclone.errors import (
+    DigestMismatch,
+    EtscloneError,
+    StoreFull,
+    StoreRefused,
+    medium_error,
+)
+from etsclone.units import MIB
 
 LOCK_NAME = ".lock"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
-_GONE = {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE}
+_CHUNK = MIB
 
 
 @contextlib.contextmanager
 def typed_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says about writing to `path` into what etsclone says.
+    """Turn what the system says about writing to `path`, or reading it, into what etsclone says.
 
     Raises:
         StoreFull: for no space (or quota, or a file too large for the filesystem).
@@ -91,8 +99,7 @@ class NewFile:
             StoreFull, DeviceError: as `typed_errors`; the name then still means what it meant before.
         """
         with typed_errors(self.target):
-            self.file.flush()
-            os.fsync(self.file.fileno())
+            self._sync()
             self.file.close()
             if not self._replace and os.path.lexists(self.target):
                 raise StoreRefused(
@@ -100,8 +107,21 @@ class NewFile:
                     hint="it is never overwritten: remove it yourself",
                 )
             self._temporary.rename(self.target)
-            _sync_folder(self.target.parent)
+            sync_folder(self.target.parent)
         self.committed = True
+
+    def read_back(self) -> str:
+        """The sha256 (hex) of what was written so far, as the medium gives it back once it was made durable."""
+        with typed_errors(self.target):
+            self._sync()
+            with self._temporary.open("rb", buffering=0) as file:
+                # What is safe on the medium need not stay in memory: it is to be read from where it will be kept.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _sync(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
 
     def discard(self) -> None:
         """Remove what was written, if the medium still lets us."""
@@ -137,6 +157,60 @@ def replace_text(path: Path, text: str) -> None:
         new.commit()
 
 
+def copy_file(source: Path, target: Path, *, replace: bool = False) -> int:
+    """Copy a file in one step, read it back from the medium, and return its size (bytes). Hold the target's lock.
+
+    Raises:
+        DigestMismatch: when the medium gives back other bytes; nothing of the target stays.
+        StoreFull, StoreRefused, DeviceError: as `typed_errors`.
+    """
+    digest, size = hashlib.sha256(), 0
+    with typed_errors(source), source.open("rb") as file, aside(target, replace=replace) as new:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            new.file.write(chunk)
+        if new.read_back() != digest.hexdigest():
+            raise DigestMismatch(
+                f"{target} cannot be read back as it was written", hint="take another medium"
+            )
+        new.commit()
+    return size
+
+
+def cut_off(path: Path, name: str, size: int) -> Path:
+    """Give a file another name in its folder, then keep only its first `size` bytes. Hold the folder's lock.
+
+    Nothing is written: it works on a full medium. After a power cut the file may have its new name and all its bytes.
+
+    Raises:
+        StoreRefused, DeviceError: as `typed_errors`.
+    """
+    target = path.with_name(name)
+    with typed_errors(path):
+        if path != target:
+            path.rename(target)
+            sync_folder(path.parent)
+        descriptor = os.open(target, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    return target
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder. Hold its lock: then nobody else is writing.
+
+    Raises:
+        StoreRefused, DeviceError: as `typed_errors`.
+    """
+    with typed_errors(folder):
+        for left in folder.glob(aside_name("*")):
+            left.unlink()
+
+
 class _TypedFile(io.FileIO):
     """A new file, opened to write, whose errors are those of `typed_errors`."""
 
@@ -166,7 +240,8 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -189,11 +264,6 @@ def _typed(error: OSError, path: Path) -> EtscloneError | None:
         )
     if error.errno in _FORBIDDEN:
         return StoreRefused(
-            f"no right to write {path}", hint="run the command again with sudo, or as root"
+            f"no right to use {path}", hint="run the command again with sudo, or as root"
         )
-    if error.errno in _GONE:
-        return DeviceError(
-            f"the medium of {path} failed: {error.strerror}",
-            hint="check that it is still plugged in",
-        )
-    return None
+    return medium_error(error, path)

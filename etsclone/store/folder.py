@@ -1,31 +1,39 @@
 """A BRD store in a folder: a removable medium, a share, a disk.
 
-    brd.toml            what this is: format, pair, profile, roles
+    brd.toml            what this is: format, pair, profile, roles, recipients
     allowed_signers     a copy of who is trusted (never itself the source of trust)
     ROLE/ROLE-NNNNNN.brd    the generations of a role's overlay
+    ROLE/ROLE-NNNNNN.header what stays of a pruned one: its first two members
+    ROLE/ROLE.checked       when the newest one was last found to be still true
     receipts/ drills/
 
 What the overlays hold is of no interest here. Files are 0600 and folders 0700, where the filesystem knows modes.
 """
 
 import contextlib
+import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from etsclone.errors import FormatError, StoreRefused
-from etsclone.model.brd import check_name
+from etsclone.errors import FormatError, StoreRefused, medium_error
+from etsclone.model.brd import check_name, check_recipients
 from etsclone.store.files import (
     LOCK_NAME,
     NewFile,
     aside,
     aside_name,
+    copy_file,
+    cut_off,
     locked,
     replace_text,
+    sweep,
+    sync_folder,
     typed_errors,
 )
 
@@ -35,6 +43,7 @@ SIGNERS = "allowed_signers"
 RECEIPTS = "receipts"
 DRILLS = "drills"
 
+_KEYS = {"format", "pair", "profile", "roles", "created"}
 _MAX_CONFIG = 64 * 1024
 _MAX_GENERATION = 999_999
 _RESERVED = {CONFIG, SIGNERS, RECEIPTS, DRILLS}
@@ -45,11 +54,12 @@ _HARMLESS = {"lost+found", LOCK_NAME, aside_name(CONFIG)}
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One overlay of a role in a store."""
+    """One overlay of a role in a store, or (`pruned`) what stays of it: the header and its signature."""
 
     role: str
     number: int
     path: Path
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +86,14 @@ class NewOverlay:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store that was opened, with what its brd.toml says."""
+    """A store that was opened, with what its brd.toml says. Overlays are sealed to `recipients`, if there are any."""
 
     path: Path
     pair: str
     profile: str
     roles: tuple[str, ...]
     created: datetime
+    recipients: tuple[str, ...] = ()
 
     @property
     def signers_path(self) -> Path:
@@ -97,34 +108,60 @@ class Store:
                 hint=f"its roles are {', '.join(self.roles)}",
             )
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
         """Hold the store against other writers: around reading, changing and `replace_text` of a file in it.
+
+        What killed writers left is removed first.
 
         Raises:
             StoreRefused: when another process holds it, or the store is read-only.
+            DeviceError: when the medium fails.
         """
-        return locked(self.path)
+        with locked(self.path):
+            for folder in (self.path, *(self.path / role for role in self.roles)):
+                sweep(folder)
+            yield
 
-    def generations(self, role: str) -> tuple[Generation, ...]:
-        """What was captured of a role, oldest first. Files with any other name than a generation's are not seen.
+    def with_recipients(self, recipients: Sequence[str]) -> "Store":
+        """Keep other recipients in brd.toml. Hold the lock, and have opened the store under it.
 
         Raises:
-            StoreRefused: when the pair has no such role.
+            StoreFull, StoreRefused, DeviceError: when the medium does not take it; all is as it was.
+            ValueError: when they are no recipients, one is named twice, or there are too many.
+        """
+        store = replace(self, recipients=check_recipients(recipients))
+        replace_text(self.path / CONFIG, _config_text(store))
+        return store
+
+    def generations(self, role: str) -> tuple[Generation, ...]:
+        """What was captured of a role, oldest first, without what was pruned.
+
+        Raises:
+            StoreRefused, DeviceError: as `history`.
+        """
+        return tuple(item for item in self.history(role) if not item.pruned)
+
+    def history(self, role: str) -> tuple[Generation, ...]:
+        """What was ever captured of a role, oldest first. Files with any other name than a generation's are not seen.
+
+        Raises:
+            StoreRefused: when the pair has no such role, or its folder may not be read.
+            DeviceError: when the medium fails.
         """
         self.check_role(role)
-        pattern = re.compile(rf"{re.escape(role)}-([0-9]{{6}})\.brd")
+        pattern = re.compile(rf"{re.escape(role)}-([0-9]{{6}})\.(brd|header)")
         folder = self.path / role
-        names = (
-            sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-            if folder.is_dir()
-            else []
-        )
-        found = (pattern.fullmatch(name) for name in names)
+        found = (pattern.fullmatch(name) for name in _file_names(folder))
         return tuple(
-            Generation(role, int(match[1]), folder / match[0])
+            Generation(role, int(match[1]), folder / match[0], match[2] == "header")
             for match in found
             if match and int(match[1])
         )
+
+    def checked_path(self, role: str) -> Path:
+        """Where it is kept when a role's newest generation was last found to be still true."""
+        return self.path / role / f"{role}.checked"
 
     def overlay(self, role: str, generation: int | None = None) -> Path:
         """The file of a role's overlay: of that generation, or of the newest.
@@ -140,8 +177,11 @@ class Store:
             )
         number = max(found) if generation is None else generation
         if number not in found:
+            pruned = any(item.number == number for item in self.history(role))
             raise StoreRefused(
-                f"there is no generation {number} of role {role}",
+                f"generation {number} of role {role} was pruned"
+                if pruned
+                else f"there is no generation {number} of role {role}",
                 hint=f"there is {', '.join(map(str, found))}",
             )
         return found[number]
@@ -156,7 +196,7 @@ class Store:
         """
         self.check_role(role)
         with self.lock():
-            existing = self.generations(role)
+            existing = self.history(role)
             previous = existing[-1] if existing else None
             number = previous.number + 1 if previous else 1
             if number > _MAX_GENERATION:
@@ -167,6 +207,51 @@ class Store:
             generation = Generation(role, number, folder / f"{role}-{number:06d}.brd")
             with aside(generation.path) as output:
                 yield NewOverlay(generation, previous, output)
+
+    def write_check(self, role: str, data: bytes) -> None:
+        """Keep when a role was last found unchanged, in one step. Hold the lock.
+
+        Raises:
+            StoreFull, StoreRefused, DeviceError: when that fails; what was kept before is untouched.
+        """
+        with aside(self.checked_path(role), replace=True) as new:
+            new.file.write(data)
+            new.commit()
+
+    def prune(self, item: Generation, size: int) -> None:
+        """Keep only the first `size` bytes of a generation, its header and signature. Hold the lock.
+
+        Raises:
+            StoreRefused, DeviceError: when that fails. The generation is whole, or has the name of a pruned one.
+        """
+        cut_off(item.path, f"{item.role}-{item.number:06d}.header", size)
+
+    def take(self, item: Generation) -> int:
+        """Copy a generation of another store into this one, read it back, and return its size (bytes). Hold the lock.
+
+        Raises:
+            DigestMismatch: when it cannot be read back as it was written.
+            StoreFull, StoreRefused, DeviceError: as for every file; nothing of it stays.
+        """
+        return copy_file(item.path, _make_folder(self.path / item.role) / item.path.name)
+
+    def take_file(self, other: "Store", path: Path) -> int:
+        """Copy another file of `other` to the same place, and replace what is there. Otherwise as `take`."""
+        target = self.path / path.relative_to(other.path)
+        if target.parent.name not in (RECEIPTS, DRILLS):
+            _make_folder(target.parent)
+            return copy_file(path, target, replace=True)
+        with _writing_records(target.parent):
+            return copy_file(path, target)
+
+    def records(self) -> tuple[Path, ...]:
+        """The receipts, and what else was written down of what was done with the store."""
+        return tuple(
+            self.path / folder / name
+            for folder in (RECEIPTS, DRILLS)
+            for name in _file_names(self.path / folder)
+            if _RECEIPT_NAME.fullmatch(name)
+        )
 
     def write_receipt(self, name: str, data: bytes) -> Path:
         """Keep a receipt in one step; none is ever overwritten.
@@ -182,21 +267,23 @@ class Store:
         """
         if not _RECEIPT_NAME.fullmatch(name):
             raise ValueError(f"not the name of a receipt: {name!r}")
-        folder = _make_folder(self.path / RECEIPTS)
-        # A lock of its own: a receipt may be written while a capture holds the store.
-        with locked(folder, wait=True), aside(folder / name) as new:
+        folder = self.path / RECEIPTS
+        with _writing_records(folder), aside(folder / name) as new:
             new.file.write(data)
             new.commit()
         return folder / name
 
 
-def create(path: Path, pair: str, profile: str, roles: Sequence[str]) -> Store:
+def create(
+    path: Path, pair: str, profile: str, roles: Sequence[str], recipients: Sequence[str] = ()
+) -> Store:
     """Make a store in a folder that does not exist yet (its parent does) or is empty.
 
     Raises:
         StoreRefused: when the folder is not empty or cannot be made.
         StoreFull, DeviceError: when the medium is full or fails.
-        ValueError: when pair, profile or a role is no name, or a role has the name of something else in a store.
+        ValueError: when pair, profile or a role is no name, a role has the name of something else in a store, or a
+            recipient is none.
     """
     _check_roles(roles)
     store = Store(
@@ -205,15 +292,33 @@ def create(path: Path, pair: str, profile: str, roles: Sequence[str]) -> Store:
         check_name(profile),
         tuple(roles),
         datetime.now(UTC).replace(microsecond=0),
+        check_recipients(recipients),
     )
-    _check_empty(_make_folder(path))
+    _create(store, _config_text(store))
+    return store
+
+
+def create_like(original: Store, path: Path) -> Store:
+    """Make a store for the same pair in a folder that does not exist yet (its parent does) or is empty.
+
+    Raises:
+        StoreRefused, StoreFull, DeviceError: as `create`.
+    """
+    with typed_errors(original.path):
+        text = (original.path / CONFIG).read_text(encoding="utf-8")
+    store = replace(original, path=path)
+    _create(store, text)
+    return store
+
+
+def _create(store: Store, config: str) -> None:
+    _check_empty(_make_folder(store.path))
     with store.lock():
         # First of all: from here on the folder is a store, and what is still missing is made when it is needed.
-        replace_text(path / CONFIG, _config_text(store))
+        replace_text(store.path / CONFIG, config)
         replace_text(store.signers_path, "")
-        for name in (*roles, RECEIPTS, DRILLS):
-            _make_folder(path / name)
-    return store
+        for name in (*store.roles, RECEIPTS, DRILLS):
+            _make_folder(store.path / name)
 
 
 def open_store(path: Path) -> Store:
@@ -222,6 +327,7 @@ def open_store(path: Path) -> Store:
     Raises:
         StoreRefused: when there is no store, or one that a newer etsclone made.
         FormatError: when its brd.toml does not have its format.
+        DeviceError: when the medium fails.
     """
     try:
         with (path / CONFIG).open("rb") as file:
@@ -232,7 +338,7 @@ def open_store(path: Path) -> Store:
             hint=f"is it mounted? `etsclone brd init {path}` makes one",
         ) from error
     except OSError as error:
-        raise StoreRefused(
+        raise medium_error(error, path) or StoreRefused(
             f"{path / CONFIG}: {error.strerror}", hint="check the medium and your rights"
         ) from error
     try:
@@ -253,22 +359,25 @@ def _parse_config(path: Path, values: dict[str, object]) -> Store:
             f"{path} has store format {version}: it was made by a newer etsclone",
             hint="use the newest etsclone",
         )
-    if version != FORMAT_VERSION or set(values) != {
-        "format",
-        "pair",
-        "profile",
-        "roles",
-        "created",
-    }:
+    if version != FORMAT_VERSION or set(values) - {"recipients"} != _KEYS:
         raise ValueError("it does not have exactly the keys of format 1")
     pair, profile, created = values["pair"], values["profile"], values["created"]
-    roles = values["roles"]
+    roles, recipients = values["roles"], values.get("recipients", [])
+    if not isinstance(recipients, list):
+        raise TypeError("recipients is no list")
     if not isinstance(pair, str) or not isinstance(profile, str) or not isinstance(roles, list):
         raise TypeError("pair and profile are text, roles is a list")
     if not isinstance(created, datetime) or created.tzinfo is None:
         raise TypeError("created is no time with a zone")
     _check_roles(roles)
-    return Store(path, check_name(pair), check_name(profile), tuple(roles), created)
+    return Store(
+        path,
+        check_name(pair),
+        check_name(profile),
+        tuple(roles),
+        created,
+        check_recipients(recipients),
+    )
 
 
 def _config_text(store: Store) -> str:
@@ -281,7 +390,15 @@ def _config_text(store: Store) -> str:
         f'profile = "{store.profile}"\n'
         f"roles = [{roles}]\n"
         f"created = {store.created:%Y-%m-%dT%H:%M:%SZ}\n"
-    )
+    ) + _recipients_text(store)
+
+
+def _recipients_text(store: Store) -> str:
+    if not store.recipients:
+        return ""
+    # A printable text is written alike in JSON and in TOML.
+    lines = "".join(f"    {json.dumps(line, ensure_ascii=False)},\n" for line in store.recipients)
+    return f"recipients = [\n{lines}]\n"
 
 
 def _check_roles(roles: Sequence[object]) -> None:
@@ -304,10 +421,31 @@ def _check_empty(path: Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def _writing_records(folder: Path) -> Iterator[None]:
+    """Hold a folder of records. It has a lock of its own: one may be written while a capture holds the store."""
+    with locked(_make_folder(folder), wait=True):
+        sweep(folder)
+        yield
+
+
+def _file_names(folder: Path) -> list[str]:
+    """The names of the files in a folder, sorted; none when there is no such folder. Links are no files of ours."""
+    with typed_errors(folder):
+        try:
+            return sorted(
+                entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
 def _make_folder(path: Path) -> Path:
     with typed_errors(path):
         try:
-            path.mkdir(0o700, exist_ok=True)
+            if not path.is_dir():
+                path.mkdir(0o700, exist_ok=True)
+                sync_folder(path.parent)
         except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
             raise StoreRefused(
                 f"cannot make the folder {path}: {error.strerror}", hint="is the medium mounted?"

@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import NoReturn
 
 import disks
+import trees
 from contestants import (
+    BRD_DIFF,
     CONTESTANTS,
+    DIFF_INVENTORIES,
+    DIFF_MANY,
+    DIFF_RQ,
+    DIFF_TREES,
     DOMAIN,
     DOMAIN_QUICK,
     ETSCLONE,
@@ -92,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         ("clone", run_clone, 5, "an 8 GiB server disk, 40 % full, from one loop device to another"),
         ("refresh", run_refresh, 5, "the same clone again, after 2 % of the data changed"),
         ("plan", run_plan, 3, "planning alone, for sparse disks of 8 and of 500 GiB"),
+        ("diff", run_diff, 5, "brd diff of two inventories, and diff -rq of the trees"),
     ):
         job = jobs.add_parser(name, help=purpose)
         job.set_defaults(run=run, job=name)
@@ -380,6 +387,54 @@ def _plan_table(rows: Sequence[Row]) -> str:
                 ),
             )
             for disk in disks_measured
+        ],
+    )
+
+
+# --- diff --------------------------------------------------------------------------------------
+
+
+def run_diff(arguments: argparse.Namespace) -> None:
+    """Two trees of 100,000 files and overlays of them; and overlays with a million files each.
+
+    In memory all caches are warm, as the trees themselves are; on a disk all are cold.
+    """
+    rows: list[Row] = []
+    warm = arguments.where == "tmpfs"
+    with _job(arguments, 7_000) as job, trees.trees(job.work, 100_000, in_memory=warm) as folders:
+        _say("capturing both trees")
+        overlays = trees.captured(arguments.etsclone, job.work, folders)
+        _say("making inventories of a million files")
+        many = trees.synthetic(job.work, 1_000_000)
+        signers = job.work / "store" / "allowed_signers"
+        for turn in range(arguments.rounds):
+            for name, command, sides in (
+                (DIFF_TREES, DIFF_RQ, folders),
+                (DIFF_INVENTORIES, BRD_DIFF, overlays),
+                (DIFF_MANY, BRD_DIFF, many),
+            ):
+                names = {"left": sides[0], "right": sides[1], "signers": signers}
+                filled = job.names | {key: str(value) for key, value in names.items()}
+                sample = timed([command], filled, warm=warm)
+                _say(
+                    f"round {turn + 1}  {sample.wall:7.2f} s  {sample.peak / MIB:4.0f} MiB  {name}"
+                )
+                rows.append(Row(turn, name, sample.wall, sample.cpu, sample.peak))
+    _report(arguments, rows, _diff_table(rows), {})
+
+
+def _diff_table(rows: Sequence[Row]) -> str:
+    return markdown(
+        ("what", "wall s", "CPU s", "diff -rq to it", "peak MiB"),
+        [
+            (
+                name,
+                number(median_of(rows, name, "wall")),
+                number(median_of(rows, name, "cpu")),
+                number(1 / median_ratio(rows, name, DIFF_TREES), 1) if name != DIFF_MANY else "-",
+                number(median_of(rows, name, "peak") / MIB, 0),
+            )
+            for name in (DIFF_TREES, DIFF_INVENTORIES, DIFF_MANY)
         ],
     )
 

@@ -140,9 +140,16 @@ PLAN = "{etsclone} clone --dry-run {source} {fresh}"
 DOMAIN = "partclone.{reader} -D -s {partition} -o {fresh} -L {log}"
 DOMAIN_QUICK = "partclone.{reader} -D -f 0 -s {partition} -o {fresh} -L {log}"
 
+DIFF_TREES = "diff -rq of two trees of 100,000 files"
+DIFF_INVENTORIES = "etsclone brd diff of their overlays"
+DIFF_MANY = "etsclone brd diff, 1,000,000 files each"
+DIFF_RQ = "sh -c 'diff -rq {left} {right} || test $? = 1'"
+BRD_DIFF = "{etsclone} brd diff {left} {right} --trust {signers}"
+
 PACKAGES = {
     "cc": "gcc",
     "dd": "coreutils",
+    "diff": "diffutils",
     "partclone.ext4": "partclone",
     "e2image": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",

@@ -63,8 +63,10 @@ def tool(*argv: str | os.PathLike[str], accept: Sequence[int] = (0,), feed: str 
     return done.stdout
 
 
-def timed(commands: Sequence[str], names: Mapping[str, str], target: str = "") -> Sample:
-    """Run commands one after another, with cold caches, and measure them as whole processes.
+def timed(
+    commands: Sequence[str], names: Mapping[str, str], target: str = "", *, warm: bool = False
+) -> Sample:
+    """Run commands one after another, with cold caches unless `warm`, and measure them as whole processes.
 
     The clock stops when all data has reached the device `target`, whether or not the commands saw to that. CPU time
     is that of the processes; what the kernel does for them in threads of its own (loop devices, writing back) is
@@ -77,7 +79,8 @@ def timed(commands: Sequence[str], names: Mapping[str, str], target: str = "") -
     for old in fresh.parent.glob(f"{fresh.name}*"):
         old.unlink()
     argvs = [shlex.split(command.format_map(names)) for command in commands]
-    drop_caches()
+    if not warm:
+        drop_caches()
     start = time.perf_counter()
     usages = [_run(argv, names["output"]) for argv in argvs]
     if target:

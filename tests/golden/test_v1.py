@@ -1,24 +1,29 @@
 """Overlays of format 1, made once and kept for ever: see v1/README.md."""
 
 import hashlib
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from etsclone.errors import SignatureInvalid
+from etsclone.errors import OverlaySealed, SignatureInvalid
 from etsclone.model.brd import CloneIdentity, Filesystem, Header, Member
 from etsclone.model.scope import Scope
 from etsclone.model.tree import Entry, Kind
 from etsclone.overlay import inventory
 from etsclone.overlay.container import VerifiedOverlay, open_verified, read_envelope
 from etsclone.overlay.payload import read_payload
+from etsclone.overlay.sealing import load_identities
 from etsclone.overlay.signing import load_private_key, sign
 from etsclone.overlay.trust import Trust
+from etsclone.store.folder import open_store
 
 FOLDER = Path(__file__).parent / "v1"
 OVERLAY = FOLDER / "primary-000003.brd"
+SEALED = FOLDER / "sealed-primary-000004.brd"
+TOKEN_SIGNED = FOLDER / "token-primary-000005.brd"
 TIME = 1_782_000_000_123_456_789
 
 HEADER = Header(
@@ -150,3 +155,76 @@ def test_it_is_not_trusted_by_others() -> None:
     )
     with pytest.raises(SignatureInvalid, match="is not known"):
         open_verified(OVERLAY, Trust.parse(other))
+
+
+# --- sealed, and signed by a token ----------------------------------------------------------------------------------
+
+
+def trust(name: str = "allowed_signers") -> Trust:
+    return Trust.parse((FOLDER / name).read_text())
+
+
+@pytest.mark.parametrize("identity", ["test_identity", "test_key"])
+def test_the_sealed_overlay_opens_and_holds_the_same(identity: str) -> None:
+    identities = load_identities(FOLDER / identity, bytes)
+    with (
+        open_verified(SEALED, trust(), generation=4, identities=identities) as sealed,
+        opened() as plain,
+    ):
+        assert sealed.digest == "6db35bff15915bfb648282de8f497094813df5fbb88e918a07761432636b2a91"
+        assert sealed.header.sealed
+        assert sealed.header.previous == plain.digest
+        assert sealed.payload().read() == plain.payload().read()
+        assert sealed.inventory().read() == plain.inventory().read()
+
+
+def test_the_sealed_overlay_is_verified_without_its_identity() -> None:
+    with open_verified(SEALED, trust()) as sealed:
+        assert sealed.header == replace(
+            HEADER,
+            generation=4,
+            created=HEADER.created + timedelta(days=1),
+            previous="aff2fd4109e8694fe32b1e3b07d881fe054d282e6d0aa0e93d20d54245d00047",
+            members=(
+                Member(
+                    "payload.tar.zst.age",
+                    954,
+                    "aac55831621c2deb05ee4e72ed076de0ce97c1c52169d216bb16531370f1303f",
+                ),
+                Member(
+                    "inventory.mtree.zst.age",
+                    894,
+                    "5b0f1ead0214eae12270097027177dd3ca7588e1b650a4a21a1a834438dd3e23",
+                ),
+            ),
+        )
+        with pytest.raises(OverlaySealed):
+            sealed.payload()
+
+
+def test_the_tokens_signature_is_believed() -> None:
+    with open_verified(TOKEN_SIGNED, trust("allowed_signers_token")) as overlay:
+        assert overlay.signer.fingerprint == "SHA256:PI6a0fR3JQf6jrVn9r4V11SH3JaL1jwyB/9Or1j2JcA"
+        assert overlay.digest == "fbcf646a2eb96e64ae6030028aa3da67325efdfe278621cb44f2705b66b9f093"
+    with pytest.raises(SignatureInvalid, match="is not known"):
+        open_verified(TOKEN_SIGNED, trust())
+
+
+def test_stores_say_what_they_said(tmp_path: Path) -> None:
+    config = tmp_path / "brd.toml"
+    config.write_bytes((FOLDER / "brd.toml").read_bytes())
+    store = open_store(tmp_path)
+    assert (store.pair, store.profile, store.roles) == (
+        "ets",
+        "ltsp-isc-dhcp",
+        ("primary", "secondary"),
+    )
+    assert store.recipients == ()
+    config.write_bytes((FOLDER / "brd-sealed.toml").read_bytes())
+    assert open_store(tmp_path) == replace(
+        store,
+        recipients=(
+            "age1kus9x94jaq9hu9rzt98rmtu58tcvjwuw0nx3etmf6hhyvf94pcvqpm74ae",
+            (FOLDER / "test_key.pub").read_text().strip(),
+        ),
+    )

@@ -17,12 +17,13 @@ pytestmark = pytest.mark.loop
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
-def commands(root: Path) -> list[str]:
-    """The blocks of the section, with the mount point of this test."""
+def commands(root: Path, *, sealed: bool = False) -> list[str]:
+    """The blocks of the section, with the mount point of this test; that for sealed overlays only if it is one."""
     section = README.read_text().split("## By hand")[1].split("\n## ")[0]
     return [
         block.replace("/mnt", str(root))
         for block in re.findall(r"```(?:ba)?sh\n(.*?)```", section, re.DOTALL)
+        if sealed or "age -d" not in block
     ]
 
 

@@ -184,6 +184,8 @@ def test_the_second_generation_names_the_first(pair: Pair) -> None:
         "--key",
         pair.folder / "primary.key",
     )
+    with mounted(pair.disk("primary")) as root:
+        write_tree(root, {"etc/hosts": "127.0.0.1 changed\n"})
     ok(*capture, "--disk", pair.disk("primary"))
     listed = json.loads(ok("brd", "list", pair.store, "--json"))
     assert [row["generation"] for row in listed["overlays"] if row["role"] == "primary"] == [1, 2]
@@ -191,7 +193,58 @@ def test_the_second_generation_names_the_first(pair: Pair) -> None:
     assert rebuild(pair, pair.disk("secondary"), "primary", "--generation", "1").returncode == 0
     pair.overlay("primary").unlink()
     gap = etsclone("brd", "verify", pair.store, "--trust", pair.trust)
-    refuses(gap, 4, "do not verify")
+    refuses(gap, 4, "does not verify")
+
+
+def test_an_unchanged_capture_writes_no_generation(pair: Pair) -> None:
+    key, disk = pair.folder / "primary.key", pair.disk("primary")
+    words = ("brd", "capture", pair.store, "--role", "primary", "--key", key, "--disk", disk)
+    # This machine has never captured the role, so it cannot tell; what it captures now it knows.
+    assert not json.loads(ok(*words, "--json"))["unchanged"]
+    assert json.loads(ok(*words, "--json"))["unchanged"]
+    assert len(list((pair.store / "primary").glob("*.brd"))) == 2
+    assert "primary was last found unchanged at" in ok("brd", "list", pair.store)
+    ok("brd", "verify", pair.store, "--trust", pair.trust)
+    ok("brd", "check", pair.store, "--role", "primary", "--max-age", "1d", "--trust", pair.trust)
+    with mounted(disk) as root:
+        os.utime(root / "usr/bin/tool", (1, 1))
+        (root / "var/log/syslog").write_text("volatile still\n")
+    assert json.loads(ok(*words, "--json"))["unchanged"]
+    with mounted(disk) as root:
+        (root / "usr/bin/tool").write_text("outside of the scope\n")
+    assert not json.loads(ok(*words, "--json"))["unchanged"]
+    with mounted(disk) as root:
+        os.utime(root / "etc/hostname", (1, 1))
+    assert not json.loads(ok(*words, "--json"))["unchanged"]
+
+
+def test_an_unchanged_system_is_captured_anew_when_its_overlay_is_damaged(pair: Pair) -> None:
+    key, disk = pair.folder / "primary.key", pair.disk("primary")
+    words = ("brd", "capture", pair.store, "--role", "primary", "--key", key, "--disk", disk)
+    ok(*words)
+    newest = pair.store / "primary" / "primary-000002.brd"
+    os.truncate(newest, newest.stat().st_size - 1)
+    assert not json.loads(ok(*words, "--json"))["unchanged"]
+
+
+def test_a_store_that_was_set_back_is_refused_unless_it_is_asked_for(
+    pair: Pair, tmp_path: Path
+) -> None:
+    ok("brd", "verify", pair.store, "--trust", pair.trust)
+    shutil.copytree(pair.store, tmp_path / "older")
+    key = pair.folder / "primary.key"
+    capture = ("--role", "primary", "--key", key, "--disk", pair.disk("primary"))
+    ok("brd", "capture", pair.store, *capture)
+    shutil.rmtree(pair.store)
+    (tmp_path / "older").rename(pair.store)
+    before = pair.disk("secondary").read_bytes()
+    done = rebuild(pair, pair.disk("secondary"), "primary")
+    refuses(done, 3, "has seen generation 2, the newest one here is 1")
+    assert pair.disk("secondary").read_bytes() == before
+    assert rebuild(pair, pair.disk("secondary"), "primary", "--generation", "1").returncode == 0
+    done = etsclone("brd", "capture", pair.store, *capture)
+    assert done.returncode == 0
+    assert "is not up to date for role primary" in done.stderr
 
 
 # --- refusals: exit code, message, hint; and the disk is as it was ---------------------------------------------------

@@ -1,5 +1,6 @@
 """What commands print and ask, and how the command line turns errors into exit codes."""
 
+import errno
 import io
 import json
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from etsclone import cli
-from etsclone.commands import doctor
+from etsclone.commands import brd, doctor
 from etsclone.commands.output import confirm, disk_facts, disk_line, print_table
 from etsclone.errors import (
     DeviceError,
@@ -76,6 +77,15 @@ def test_doctor_names_the_packages_to_install(
     )
 
 
+def test_doctor_does_without_optional_programs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_program", lambda name: None if name == "rpm" else name)
+    assert run_cli("doctor") == 0
+    (line,) = (each for each in capsys.readouterr().out.splitlines() if each.startswith("rpm "))
+    assert line.split()[1] == "(optional)"
+
+
 def failing(error: BaseException) -> Callable[..., None]:
     def run(_arguments: object) -> None:
         raise error
@@ -104,6 +114,24 @@ def test_an_error_becomes_its_exit_code(
     assert run_cli("doctor") == code
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"etsclone: {getattr(error, 'message', 'interrupted')}\n")
+
+
+def test_a_medium_that_is_gone_is_told_wherever_it_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = OSError(errno.EIO, "Input/output error", "/media/brd/x")
+    monkeypatch.setattr(doctor, "run", failing(gone))
+    assert run_cli("doctor") == ExitCode.DEVICE
+    assert capsys.readouterr().err == (
+        "etsclone: the medium of /media/brd/x failed: Input/output error\n"
+        "hint: check that it is still plugged in\n"
+    )
+
+
+def test_what_nobody_expected_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "run", failing(OSError(errno.ELOOP, "strange")))
+    with pytest.raises(OSError, match="strange"):
+        cli.main(["doctor"])
 
 
 def test_a_hint_has_a_line_of_its_own(
@@ -149,6 +177,14 @@ def test_every_command_explains_itself(
     name: str, purpose: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli(name, "--help") == 0
+    assert purpose[1:] in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("name", "purpose"), [(n, each[1]) for n, each in brd.COMMANDS.items()])
+def test_every_brd_command_explains_itself(
+    name: str, purpose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("brd", name, "--help") == 0
     assert purpose[1:] in " ".join(capsys.readouterr().out.split())
 
 

@@ -165,3 +165,14 @@ def test_shipped_profiles_load_and_never_claim_what_is_bound_to_the_disk(name: s
     assert profile.scope.claim(b"/etc/hostname") is Claim.ROLE
     assert profile.scope.claim(b"/etc/machine-id") is Claim.ROLE
     assert profile.scope.claim(b"/var/log/journal/0123") is Claim.VOLATILE
+
+
+def test_secrets_are_joined_and_must_be_patterns(site: Path) -> None:
+    write(site, "web", 'extends = ["base"]\nsecrets = ["/etc/web/*.conf"]\n')
+    write(site, "shop", 'extends = ["web"]\nsecrets = ["/srv/shop", "/etc/web/*.conf"]\n')
+    assert load_profile("shop").secrets == ("/etc/web/*.conf", "/srv/shop")
+    assert load_profile("base").secrets == ()
+    for wrong in ('["relative"]', '"/etc/x"', "[1]"):
+        write(site, "bad", f'extends = ["base"]\nsecrets = {wrong}\n')
+        with pytest.raises(FormatError):
+            load_profile("bad")

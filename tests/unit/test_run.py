@@ -53,6 +53,17 @@ def test_the_locale_is_fixed(install: Install, monkeypatch: pytest.MonkeyPatch) 
     assert run("dumpe2fs", []).stdout == "C.UTF-8\n"
 
 
+def test_a_program_reads_what_it_is_fed(install: Install) -> None:
+    install("dumpe2fs", "exec cat")
+    fed = bytes(range(1, 128)) * 2000
+    assert run("dumpe2fs", [], feed=fed).stdout.encode() == fed
+
+
+def test_a_program_that_does_not_read_is_no_failure(install: Install) -> None:
+    install("dumpe2fs", "echo done")
+    assert run("dumpe2fs", [], feed=bytes(1 << 20)).stdout == "done\n"
+
+
 def test_a_program_has_nothing_to_read(install: Install) -> None:
     install("dumpe2fs", "exec cat")
     assert run("dumpe2fs", []).stdout == ""

@@ -1,8 +1,20 @@
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etsclone.units import GIB, KIB, MIB, align_down, align_up, human, parse_size
+from etsclone.units import (
+    GIB,
+    KIB,
+    MIB,
+    align_down,
+    align_up,
+    human,
+    human_age,
+    parse_age,
+    parse_size,
+)
 
 
 @given(st.integers(0, 2**64), st.integers(1, 2**20))
@@ -65,3 +77,36 @@ def test_what_is_shown_can_be_typed(number: int, unit: str) -> None:
     size = parse_size(f"{number}{unit}")
     if number:
         assert parse_size(human(size).replace(" ", "")) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("36h", 129_600), (" 2d ", 172_800), ("1w", 604_800), ("0s", 0)],
+)
+def test_ages_as_people_write_them(text: str, seconds: int) -> None:
+    assert parse_age(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2", "d", "-1d", "2 d", "1y", "1.5h", "1000000s", "2D", "\u0662d"]
+)
+def test_no_age(text: str) -> None:
+    with pytest.raises(ValueError, match="not a length of time"):
+        parse_age(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (119, "119 s"),
+        (120, "2 m"),
+        (7199, "119 m"),
+        (7200, "2 h"),
+        (172_800, "2 d"),
+        (15 * 86400, "2 w"),
+        (-7200, "-2 h"),
+    ],
+)
+def test_ages_for_people(seconds: int, text: str) -> None:
+    assert human_age(timedelta(seconds=seconds)) == text

@@ -1,29 +1,39 @@
 """`etsclone brd capture`: what makes a server itself, as a signed overlay in the store."""
 
 import contextlib
-import getpass
 import logging
 import tempfile
 from argparse import ArgumentParser, Namespace
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from etsclone.chroot import in_chroot, require_root
+from etsclone.commands.brd.drift import unclaimed_notes
 from etsclone.commands.brd.inspect import header_facts
-from etsclone.commands.output import add_json, print_json
+from etsclone.commands.brd.recipients import site_checked
+from etsclone.commands.output import add_json, ask_passphrase, print_json
+from etsclone.commands.packages import installed_by_rpm
 from etsclone.commands.system import System, system_at, system_on_disk
+from etsclone.commands.unchanged import keep_check, remember_generation, still_true
 from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
+from etsclone.model.scope import Scope
 from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
+from etsclone.overlay.checked import Check
 from etsclone.overlay.container import measure, read_envelope, write_overlay
-from etsclone.overlay.header import INVENTORY, PAYLOAD, digest
+from etsclone.overlay.content import content_digest, noted
+from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS, digest
+from etsclone.overlay.heldkey import HeldKey, load_key
+from etsclone.overlay.packages import dpkg_packages
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
-from etsclone.overlay.signing import SigningKey, load_private_key, sign
+from etsclone.overlay.sealing import sealing
+from etsclone.overlay.signing import SigningKey
 from etsclone.overlay.trust import Trust
 from etsclone.profiles import load_profile
 from etsclone.store.folder import NewOverlay, Store, open_store
@@ -33,13 +43,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Captured:
-    """What the child process inside the system tells: host name, how many paths, and what people should know."""
+class Captured:
+    """What the child process inside the system tells: host name, how many paths, and what people should know; and the
+    digests of payload and inventory, before they were sealed."""
 
     host: str
     paths: int
     listed: int
     warnings: tuple[str, ...]
+    contents: tuple[str, str]
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -54,7 +66,7 @@ def configure(parser: ArgumentParser) -> None:
         metavar="KEYFILE",
         type=Path,
         required=True,
-        help="OpenSSH private key to sign with",
+        help="OpenSSH key (Ed25519) to sign with; a public key if the private one is in ssh-agent or a token",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -64,23 +76,29 @@ def configure(parser: ArgumentParser) -> None:
         help="where the system is mounted (default: /, this system)",
     )
     where.add_argument("--disk", metavar="DISK", help="disk or image file that carries the system")
+    parser.add_argument(
+        "--trust",
+        metavar="FILE",
+        type=Path,
+        help="allowed_signers file to trust the overlays by that this one is compared with",
+    )
     add_json(parser)
 
 
 def run(arguments: Namespace) -> None:
-    """Scan, archive, sign, store.
+    """Scan, archive, sign, store; when nothing changed, only the time is kept.
 
     Raises:
-        NotRoot, StoreRefused, TrustRefused, KeyRefused, RootNotMounted: before anything was written.
+        NotRoot, StoreRefused, TrustRefused, KeyRefused, UsageError, RootNotMounted: before anything was written.
+        KeyRefused: also when an agent or a token does not sign in the end; nothing of it stays.
         StoreFull, DeviceError: when the store cannot take it; nothing of it stays.
     """
     require_root()
     store = open_store(arguments.store)
     store.check_role(arguments.role)
+    recipients = site_checked(store)
     profile = load_profile(store.profile)
-    key = load_private_key(
-        arguments.key, lambda: getpass.getpass(f"passphrase of {arguments.key}: ").encode()
-    )
+    key = load_key(arguments.key, lambda: ask_passphrase(arguments.key))
     _check_signer(store, key, arguments.role)
     source = (
         system_on_disk(arguments.disk, writable=False)
@@ -93,14 +111,25 @@ def run(arguments: Namespace) -> None:
         tempfile.TemporaryFile() as listing,
         store.new_overlay(arguments.role) as new,
     ):
-        captured = _capture(system, profile, payload, listing)
-        header = _header(store, profile, new, system, captured, payload, listing)
-        write_overlay(new.file, header, lambda message: sign(message, key), payload, listing)
-        new.commit()
-    _report(new, header, captured, as_json=arguments.json)
+        captured = capture_system(system, profile.scope, payload, listing, recipients)
+        header = _header(store, profile, new, system, captured, (payload, listing))
+        content = content_digest(header, captured.contents, recipients)
+        check = still_true(store, new, content, header.created)
+        if check:
+            keep_check(store, check, key.sign)
+        else:
+            name = write_overlay(new.file, header, key.sign, payload, listing)
+            new.commit()
+            remember_generation(store, new, name, content)
+            notes = unclaimed_notes(store, new.generation, profile, listing, arguments.trust)
+            captured = replace(captured, warnings=(*captured.warnings, *notes))
+    if check:
+        _report_unchanged(store, check, captured, as_json=arguments.json)
+    else:
+        _report(new, header, captured, as_json=arguments.json)
 
 
-def _check_signer(store: Store, key: SigningKey, role: str) -> Signer:
+def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
     # An overlay that nobody will accept is worse than none: it looks like a backup.
     try:
         trust = Trust.parse(store.signers_path.read_text(encoding="utf-8"))
@@ -109,24 +138,41 @@ def _check_signer(store: Store, key: SigningKey, role: str) -> Signer:
     return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 
-def _capture(system: System, profile: Profile, payload: BinaryIO, listing: BinaryIO) -> _Captured:
-    """Fill the two files from inside the system, and rewind them."""
+def capture_system(
+    system: System,
+    scope: Scope,
+    payload: BinaryIO,
+    listing: BinaryIO,
+    recipients: Sequence[str] = (),
+) -> Captured:
+    """Fill the two files from inside the system, sealed if they are to be, and rewind them."""
+    rpm, notes = installed_by_rpm(system.folder)
 
-    def work() -> _Captured:
+    def work() -> Captured:
         listed = 0
-        with inventory.writing(listing) as add:
+        packages = rpm if rpm.packages else dpkg_packages("/")
+        with (
+            sealing(listing, recipients) as sealed,
+            noted(sealed, times=False) as found,
+            inventory.writing(found.file, packages) as add,
+        ):
 
             def count(entry: Entry) -> None:
                 nonlocal listed
                 listed += 1
                 add(entry)
 
-            seen = scan("/", profile.scope, skip=system.skip, listed=count)
-        archived = write_payload(payload, "/", seen.scope)
+            seen = scan("/", scope, skip=system.skip, listed=count)
+        with sealing(payload, recipients) as sealed, noted(sealed) as kept:
+            archived = write_payload(kept.file, "/", seen.scope)
         payload.flush()
         listing.flush()
-        return _Captured(
-            _host_name(), len(archived.tree), listed, (*seen.warnings, *archived.warnings)
+        return Captured(
+            _host_name(),
+            len(archived.tree),
+            listed,
+            (*notes, *seen.warnings, *archived.warnings),
+            (kept.digest, found.digest),
         )
 
     captured = in_chroot(system.folder, work)
@@ -149,14 +195,14 @@ def _header(
     profile: Profile,
     new: NewOverlay,
     system: System,
-    captured: _Captured,
-    payload: BinaryIO,
-    listing: BinaryIO,
+    captured: Captured,
+    contents: tuple[BinaryIO, BinaryIO],
 ) -> Header:
     previous = digest(read_envelope(new.previous.path).header) if new.previous else None
-    members = (measure(PAYLOAD, payload), measure(INVENTORY, listing))
-    payload.seek(0)
-    listing.seek(0)
+    names = SEALED_MEMBERS if store.recipients else MEMBERS
+    members = tuple(measure(*each) for each in zip(names, contents, strict=True))
+    for stream in contents:
+        stream.seek(0)
     return Header(
         pair=store.pair,
         role=new.generation.role,
@@ -172,11 +218,25 @@ def _header(
     )
 
 
-def _report(new: NewOverlay, header: Header, captured: _Captured, *, as_json: bool) -> None:
+def _report_unchanged(store: Store, check: Check, captured: Captured, *, as_json: bool) -> None:
+    path = store.overlay(check.role, check.generation)
+    if as_json:
+        facts = {"unchanged": True, "path": str(path), "role": check.role}
+        facts |= {"generation": check.generation, "digest": check.digest}
+        checked = {"checked": f"{check.checked:%Y-%m-%dT%H:%M:%SZ}"}
+        print_json(facts | checked | {"warnings": list(captured.warnings)})
+        return
+    for warning in captured.warnings:
+        print(f"note: {warning}")
+    print(f"{path}: {check.role} is unchanged since generation {check.generation}; that was noted")
+
+
+def _report(new: NewOverlay, header: Header, captured: Captured, *, as_json: bool) -> None:
     path = new.generation.path
     size = path.stat().st_size
     if as_json:
         facts = {
+            "unchanged": False,
             "path": str(path),
             "size": size,
             "paths": captured.paths,
@@ -190,3 +250,5 @@ def _report(new: NewOverlay, header: Header, captured: _Captured, *, as_json: bo
     print(
         f"{captured.paths} paths of the role are kept, {captured.listed} paths of the system are listed"
     )
+    if header.sealed:
+        print("sealed: only a recovery key opens it")

@@ -1,14 +1,27 @@
 """`etsclone brd verify`: every signature, digest and link of one overlay or of a whole store."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 from pathlib import Path
 
+from etsclone.commands.history import (
+    check_problems,
+    problem_facts,
+    read_contents,
+    read_history,
+    seen,
+)
+from etsclone.commands.identity import add_identity, given_identities
 from etsclone.commands.output import add_json, print_json
-from etsclone.commands.trust import load_trust
-from etsclone.errors import EtscloneError, StoreRefused, VerificationFailed
+from etsclone.commands.trust import add_revoked, load_trust
+from etsclone.errors import ChainBroken, DeviceError, StoreRefused
+from etsclone.model.history import Flaw, Link, Problem
 from etsclone.overlay.container import open_verified
+from etsclone.overlay.sealing import Identities
 from etsclone.overlay.trust import Trust
-from etsclone.store.folder import Generation, Store, open_store
+from etsclone.plan.history import problems
+from etsclone.store.folder import Store, open_store
+from etsclone.store.memory import recall, remember_newest
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -18,6 +31,13 @@ def configure(parser: ArgumentParser) -> None:
         "what", metavar="OVERLAY|STORE", type=Path, help="an overlay file or a BRD store"
     )
     parser.add_argument("--trust", metavar="FILE", type=Path, help="allowed_signers file to trust")
+    parser.add_argument(
+        "--accept",
+        action="store_true",
+        help="remember the newest generations of a store that verifies, though newer ones were seen on this machine",
+    )
+    add_revoked(parser)
+    add_identity(parser, "to open what is sealed, and to read all contents to their end")
     add_json(parser)
 
 
@@ -27,20 +47,23 @@ def run(arguments: Namespace) -> None:
     Raises:
         TrustRefused: when there is nothing to check signatures against.
         VerificationFailed: when anything does not hold.
+        DeviceError: when the medium fails.
     """
+    identities = given_identities(arguments)
     if arguments.what.is_dir():
         store = open_store(arguments.what)
-        _verify_store(
-            store, load_trust(arguments.trust, copy=store.signers_path), as_json=arguments.json
-        )
+        trust = load_trust(arguments.trust, revoked=arguments.revoked, copy=store.signers_path)
+        _verify_store(store, trust, identities, arguments)
     else:
         copy = arguments.what.parent.parent / "allowed_signers"
-        _verify_one(arguments.what, load_trust(arguments.trust, copy=copy), as_json=arguments.json)
+        trust = load_trust(arguments.trust, revoked=arguments.revoked, copy=copy)
+        _verify_one(arguments.what, trust, identities, as_json=arguments.json)
 
 
-def _verify_one(path: Path, trust: Trust, *, as_json: bool) -> None:
-    with open_verified(path, trust) as overlay:
+def _verify_one(path: Path, trust: Trust, identities: Identities | None, *, as_json: bool) -> None:
+    with open_verified(path, trust, identities=identities) as overlay:
         header, signer = overlay.header, overlay.signer
+        contents = read_contents(overlay, identities)
     if as_json:
         print_json(
             {
@@ -48,58 +71,105 @@ def _verify_one(path: Path, trust: Trust, *, as_json: bool) -> None:
                 "role": header.role,
                 "generation": header.generation,
                 "signer": signer.fingerprint,
+                "contents": contents,
             }
         )
     else:
         print(
             f"{path}: generation {header.generation} of {header.role} of pair {header.pair},"
-            f" signed by {signer.fingerprint}"
+            f" signed by {signer.fingerprint}, contents {contents}"
         )
 
 
-def _verify_store(store: Store, trust: Trust, *, as_json: bool) -> None:
-    rows: list[dict[str, object]] = []
-    for role in store.roles:
-        previous: str | None = None
-        for item in store.generations(role):
-            problem, previous = _verify_generation(store, item, trust, previous)
-            rows.append(
-                {
-                    "path": str(item.path),
-                    "role": role,
-                    "generation": item.number,
-                    "problem": problem,
-                }
-            )
-    if not rows:
+@dataclass(frozen=True, slots=True)
+class _History:
+    """What a store holds of a role, and what is wrong with it."""
+
+    role: str
+    links: tuple[Link, ...]
+    problems: tuple[Problem, ...]
+
+
+def _verify_store(
+    store: Store, trust: Trust, identities: Identities | None, arguments: Namespace
+) -> None:
+    histories = [
+        _history(store, role, trust, identities, accept=arguments.accept) for role in store.roles
+    ]
+    found = [problem for history in histories for problem in history.problems]
+    links = [link for history in histories for link in history.links]
+    if not links and not found:
         raise StoreRefused(
             f"{store.path} holds no overlay yet", hint="`etsclone brd capture` makes one"
         )
-    failed = [row for row in rows if row["problem"]]
-    if as_json:
-        print_json({"verified": not failed, "overlays": rows})
+    if arguments.json:
+        print_json(_facts(links, found))
     else:
-        for row in rows:
-            print(f"{row['path']}: {row['problem'] or 'verified'}")
-    if failed:
-        raise VerificationFailed(
-            f"{len(failed)} of {len(rows)} overlays do not verify",
-            hint="restore them from another copy of the store",
+        _show(store, links, found)
+    for history in histories:
+        _remember(store, history, accept=arguments.accept)
+    _judge(store, found)
+
+
+def _history(
+    store: Store, role: str, trust: Trust, identities: Identities | None, *, accept: bool
+) -> _History:
+    links = tuple(read_history(store, role, trust, identities))
+    seen = None if accept else recall(store.pair, role).newest
+    return _History(
+        role, links, (*problems(role, links, seen), *check_problems(store, links, trust))
+    )
+
+
+def _remember(store: Store, history: _History, *, accept: bool) -> None:
+    newest = seen(history.links[-1]) if history.links and not history.problems else None
+    if newest:
+        remember_newest(store.pair, history.role, newest, again=accept)
+
+
+def _judge(store: Store, found: list[Problem]) -> None:
+    """Raise what the worst problem calls for."""
+    if any(problem.flaw is Flaw.UNREADABLE for problem in found):
+        raise DeviceError(
+            f"the medium of {store.path} fails",
+            hint="save what can be read with `etsclone brd copy`, and check that it is still plugged in",
         )
-    if not as_json:
-        print(f"all {len(rows)} overlays of pair {store.pair} verify")
+    if any(problem.flaw is Flaw.ROLLBACK for problem in found):
+        hint = "find the store that has the newer generations; if they are lost for good: --accept"
+    elif all(problem.flaw is Flaw.SEALED for problem in found):
+        hint = "name another recovery key with --identity"
+    else:
+        hint = "`etsclone brd copy` brings lost generations back from another copy of the store"
+    if found:
+        raise ChainBroken(f"the history of pair {store.pair} does not verify", hint=hint)
 
 
-def _verify_generation(
-    store: Store, item: Generation, trust: Trust, previous: str | None
-) -> tuple[str, str | None]:
-    """What is wrong with a generation (empty: nothing), and its header's digest for the next one to name."""
-    try:
-        with open_verified(
-            item.path, trust, role=item.role, pair=store.pair, generation=item.number
-        ) as overlay:
-            if overlay.header.previous != previous:
-                return "it does not follow the generation before it", overlay.digest
-            return "", overlay.digest
-    except EtscloneError as error:
-        return error.message, None
+def _facts(links: list[Link], found: list[Problem]) -> dict[str, object]:
+    return {
+        "verified": not found,
+        "overlays": [
+            {
+                "path": link.path,
+                "role": link.role,
+                "generation": link.number,
+                "pruned": link.pruned,
+                "problem": link.problem.message if link.problem else "",
+                "contents": link.contents,
+            }
+            for link in links
+        ],
+        "problems": [problem_facts(problem) for problem in found],
+    }
+
+
+def _show(store: Store, links: list[Link], found: list[Problem]) -> None:
+    for link in links:
+        if link.problem is None:
+            word = "pruned, its header verifies" if link.pruned else "verified"
+            rest = " (contents sealed)" if link.contents == "sealed" else ""
+            rest += "; its content is still there: prune again" if link.unfinished else ""
+            print(f"{link.path}: {word}{rest}")
+    for problem in found:
+        print(f"{problem.path or problem.role}: {problem.message}")
+    if not found:
+        print(f"all {len(links)} generations of pair {store.pair} verify")

@@ -257,6 +257,40 @@ def test_no_text_makes_the_parser_fail_in_another_way(text: str) -> None:
             Trust.parse(whole)
 
 
+# --- the life of a key: docs/keys.md ---------------------------------------------------------------------------------
+
+
+MAY, JUNE = (datetime(2026, month, 15, tzinfo=UTC) for month in (5, 6))
+
+
+def test_a_key_is_rotated_and_what_it_signed_stays_readable(
+    line: str, key: SigningKey, other_key: SigningKey, judge: Judge
+) -> None:
+    """The old key ends when the new one begins; each is trusted for its own time."""
+    new = public_key_line(other_key.public_key).strip()
+    text = f'primary valid-before="20260601Z" {line}\nprimary valid-after="20260601Z" {new}\n'
+    for signer, at, expected in (
+        (key, MAY, "trusted"),
+        (key, JUNE, "untrusted"),
+        (other_key, MAY, "untrusted"),
+        (other_key, JUNE, "trusted"),
+    ):
+        assert decide(text, signer, "primary", at) == expected
+        (judge.folder / "sig").write_bytes(sign(MESSAGE, signer))
+        assert judge.trusts(text, "primary", at) == (expected == "trusted")
+
+
+def test_a_stolen_key_is_removed_not_retired(line: str, key: SigningKey, judge: Judge) -> None:
+    """Its thief chooses the time that is signed, so a retired key would still sign for the time before."""
+    retired = f'primary valid-before="20260601Z" {line}\n'
+    assert decide(retired, key, "primary", MAY) == "trusted"
+    assert judge.trusts(retired, "primary", MAY)
+    assert decide(f"#{retired}primary {ECDSA}", key, "primary", MAY) == "untrusted"
+    assert not judge.trusts(f"#{retired}primary {ECDSA}", "primary", MAY)
+    with pytest.raises(SignatureInvalid, match="revoked"):
+        Trust.parse(retired, line).signer_for(key.public_key, "primary", NAMESPACE, MAY)
+
+
 # --- messages -------------------------------------------------------------------------------------------------------
 
 

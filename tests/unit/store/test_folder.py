@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etsclone.errors import DeviceError, FormatError, StoreFull, StoreRefused
+from etsclone.errors import DeviceError, DigestMismatch, FormatError, StoreFull, StoreRefused
 from etsclone.store import files
-from etsclone.store.files import LOCK_NAME, aside, aside_name, replace_text, typed_errors
+from etsclone.store.files import (
+    LOCK_NAME,
+    NewFile,
+    aside,
+    aside_name,
+    copy_file,
+    cut_off,
+    replace_text,
+    typed_errors,
+)
 from etsclone.store.folder import Store, create, open_store
 
 ROLES = ("primary", "secondary")
@@ -110,6 +119,54 @@ def test_roles_are_names_of_their_own(path: Path, roles: tuple[str, ...]) -> Non
     with pytest.raises(ValueError, match=r"role|name"):
         create(path, "ets", "p", roles)
     assert not path.exists()
+
+
+AGE = "age1qvr3y2l0e0ec2cekkke2zxce75wg2mkrxcwp0p07q8a8trghafkqg9pvcv"
+SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICk113kggmCce96wcJSJxHX6XE6q4pXTaQAINM8qlCKJ"
+COMMENT = r'the safe, "left" \\ drawer — £'
+
+
+def test_recipients_are_kept(path: Path) -> None:
+    store = create(path, "ets", "ltsp-isc-dhcp", ROLES, [AGE, f"{SSH} {COMMENT}"])
+    assert open_store(path) == store
+    assert store.recipients == (AGE, f"{SSH} {COMMENT}")
+
+
+def test_recipients_come_and_go_and_a_store_without_stays_as_it_was(store: Store) -> None:
+    before = (store.path / "brd.toml").read_bytes()
+    assert b"recipients" not in before
+    assert store.with_recipients([AGE, SSH]) == open_store(store.path)
+    assert open_store(store.path).recipients == (AGE, SSH)
+    assert open_store(store.path).with_recipients([]) == store
+    assert (store.path / "brd.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "recipients",
+    [
+        ["age1"],
+        [AGE, AGE],
+        [SSH, f"{SSH} with a comment"],
+        [f"{SSH} \x1b[31m"],
+        [f"{SSH} \u2028"],
+        [f"{AGE}\n{SSH}"],
+        ["ssh-rsa AAAA"],
+        [f"ssh-ed25519 {number:068d}" for number in range(33)],
+    ],
+)
+def test_what_is_no_list_of_recipients_is_refused(store: Store, recipients: list[str]) -> None:
+    before = (store.path / "brd.toml").read_bytes()
+    with pytest.raises(ValueError, match="recipient"):
+        store.with_recipients(recipients)
+    assert (store.path / "brd.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ['"age1"', '["age1"]', "[1]", f'["{AGE}", "{AGE}"]', "true"])
+def test_malformed_recipients_are_told(store: Store, text: str) -> None:
+    with (store.path / "brd.toml").open("a") as file:
+        file.write(f"recipients = {text}\n")
+    with pytest.raises(FormatError, match="recipient"):
+        open_store(store.path)
 
 
 def test_a_folder_without_a_store_is_told(tmp_path: Path) -> None:
@@ -370,6 +427,51 @@ def test_receipts_have_plain_names(name: str) -> None:
     store = Store(Path("/nonexistent"), "ets", "p", ROLES, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="not the name of a receipt"):
         store.write_receipt(name, b"")
+
+
+def test_a_copied_file_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"x" * 3_000_000)
+    assert copy_file(source, target) == 3_000_000
+    assert target.read_bytes() == source.read_bytes()
+    with pytest.raises(StoreRefused, match="exists already"):
+        copy_file(source, target)
+    sync = NewFile._sync
+
+    def worn_out(new: NewFile) -> None:
+        sync(new)
+        aside_path = new.target.with_name(aside_name(new.target.name))
+        aside_path.write_bytes(b"y" + aside_path.read_bytes()[1:])
+
+    monkeypatch.setattr(NewFile, "_sync", worn_out)
+    with pytest.raises(DigestMismatch, match="cannot be read back"):
+        copy_file(source, tmp_path / "other")
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "target"}
+
+
+def test_a_file_is_cut_off_under_its_new_name(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"0123456789")
+    assert cut_off(tmp_path / "old", "new", 4).read_bytes() == b"0123"
+    assert cut_off(tmp_path / "new", "new", 2).read_bytes() == b"01"
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_no_link_is_cut_off(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        cut_off(tmp_path / "link", "new", 0)
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_lock_sweeps_what_killed_writers_left(store: Store) -> None:
+    capture(store, "primary")
+    before = tree(store.path)
+    for folder in (store.path, store.path / "primary", store.path / "secondary"):
+        (folder / aside_name("primary-000009.brd")).write_bytes(b"half")
+    with store.lock():
+        assert tree(store.path) == before
 
 
 # --- media that fail ------------------------------------------------------------------------------------------------

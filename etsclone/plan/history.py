@@ -1,0 +1,124 @@
+"""Whether the generations of a role are one whole history. Pure."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+
+from etsclone.errors import StoreForked
+from etsclone.model.history import Flaw, Known, Link, Problem
+
+
+def problems(role: str, links: Sequence[Link], known: Known | None) -> tuple[Problem, ...]:
+    """What is wrong with a role's history.
+
+    Args:
+        role: the role.
+        links: all generations that are there, pruned ones too, oldest first.
+        known: the newest generation that this machine has ever seen of the role.
+    """
+    found = [link.problem for link in links if link.problem]
+    numbers = [list(same) for _, same in groupby(links, key=lambda link: link.number)]
+    for same in numbers:
+        found += _twins(same)
+    firsts = [same[0] for same in numbers]
+    found += _missing(role, 0, firsts[0].number) if firsts else []
+    for before, after in pairwise(firsts):
+        found += _missing(role, before.number, after.number)
+        found += _unlinked(before, after)
+    found += _forgotten(role, links, known) if known else []
+    return tuple(sorted(found, key=lambda problem: problem.generation))
+
+
+def copies(source: Sequence[Link], target: Sequence[Link]) -> tuple[Link, ...]:
+    """Which generations of a role `target` lacks, oldest first; what it pruned it does not lack.
+
+    Args:
+        source: the generations of one store, oldest first.
+        target: those of the store that is to mirror it.
+
+    Raises:
+        StoreForked: when the target has one that the source does not have, or another one of that number.
+    """
+    digests = {link.number: link.digest for link in source if link.digest}
+    unread = {link.number for link in source} - set(digests)
+    for link in target:
+        if link.number not in digests and link.number not in unread:
+            raise StoreForked(
+                f"{link.path} is not in the store that is to be copied",
+                hint="copy the other way first, or take an empty folder",
+            )
+        if link.digest and digests.get(link.number, link.digest) != link.digest:
+            raise StoreForked(
+                f"{link.path} is another generation {link.number} of {link.role} than that of the store that is to be"
+                " copied",
+                hint="both stores were captured into, each without the other: keep both, or take an empty folder",
+            )
+    there = {link.number for link in target}
+    return tuple(link for link in source if link.number not in there)
+
+
+def _twins(same: Sequence[Link]) -> Iterator[Problem]:
+    """A number may stand for a whole generation and for its own header, but not for two generations."""
+    digests = {link.digest for link in same if link.digest}
+    if len(digests) > 1:
+        role, number = same[0].role, same[0].number
+        yield Problem(
+            Flaw.FORK, role, number, f"there are {len(digests)} different generations {number}"
+        )
+
+
+def _missing(role: str, before: int, after: int) -> Iterator[Problem]:
+    """The gap between two numbers, if there is one."""
+    first, last = before + 1, after - 1
+    if first == last:
+        message = f"generation {first} is missing, and was not pruned"
+        yield Problem(Flaw.GAP, role, first, message)
+    elif first < last:
+        message = f"generations {first} to {last} are missing, and were not pruned"
+        yield Problem(Flaw.GAP, role, first, message)
+
+
+def _unlinked(before: Link, after: Link) -> Iterator[Problem]:
+    if after.number != before.number + 1 or not after.digest or not before.digest:
+        return
+    if after.previous != before.digest:
+        yield Problem(
+            Flaw.FORK,
+            after.role,
+            after.number,
+            f"it follows another generation {before.number} than the one that is here",
+            after.path,
+        )
+
+
+def _forgotten(role: str, links: Sequence[Link], known: Known) -> Iterator[Problem]:
+    number = known.generation
+    newest = max((link.number for link in links), default=0)
+    if newest < number:
+        yield Problem(Flaw.ROLLBACK, role, number, older(number, newest))
+    digests = {link.digest for link in links if link.number == number and link.digest}
+    if digests and known.digest not in digests:
+        yield Problem(Flaw.FORK, role, number, _another(number))
+
+
+def not_newest(here: Known, known: Known | None) -> str:
+    """Why the newest generation of a store cannot be the newest there is; empty when it can.
+
+    Args:
+        here: the newest one in the store.
+        known: the newest one that this machine has ever seen.
+    """
+    if known is None or here.generation > known.generation or here == known:
+        return ""
+    if here.generation < known.generation:
+        return older(known.generation, here.generation)
+    return _another(known.generation)
+
+
+def older(known: int, newest: int) -> str:
+    """That a store whose newest generation of a role is `newest` (0: it has none) is behind `known`, as a sentence."""
+    here = f"the newest one here is {newest}" if newest else "there is none here"
+    return f"this machine has seen generation {known}, {here}"
+
+
+def _another(number: int) -> str:
+    return f"this machine has seen another generation {number} than the one that is here"

@@ -1,0 +1,116 @@
+"""What is shown of contents, and what is kept to oneself."""
+
+import pytest
+
+from etsclone.model.diff import Shown, TextDiff
+from etsclone.model.scope import PatternError
+from etsclone.model.tree import Entry, Kind
+from etsclone.plan.secrets import MASK, masked, secret_paths
+from etsclone.plan.textdiff import MOST, Side, text_diff
+
+SECRET = "hunter2"
+LABELS = ("a", "b")
+
+
+def side(path: str, content: bytes, mode: int = 0o644) -> Side:
+    entry = Entry(path.encode(), Kind.FILE, mode, 0, 0, 0, size=len(content), sha256="12" * 32)
+    return Side(entry, content)
+
+
+def shown(before: Side | None, after: Side | None, *, more: tuple[str, ...] = ()) -> TextDiff:
+    return text_diff(before, after, LABELS, secret_paths(more))
+
+
+def test_text_is_a_unified_diff() -> None:
+    found = shown(side("/etc/x", b"one\ntwo\n"), side("/etc/x", b"one\nthree"))
+    assert found.shown is Shown.TEXT
+    assert found.lines == (
+        "--- a/etc/x",
+        "+++ b/etc/x",
+        "@@ -1,2 +1,2 @@",
+        " one",
+        "-two",
+        "+three",
+        "\\ No newline at end of file",
+    )
+
+
+def test_a_new_file_has_nothing_before() -> None:
+    found = shown(None, side("/etc/x", b"@@\n"))
+    assert found.lines == ("--- /dev/null", "+++ b/etc/x", "@@ -0,0 +1 @@", "+@@")
+
+
+@pytest.mark.parametrize("content", [b"\0", b"\xff\n", b"\x1b[2J\n", "a\u2028b".encode()])
+def test_what_a_terminal_should_not_see_is_told_by_its_digest(content: bytes) -> None:
+    found = shown(side("/etc/x", b"text\n"), side("/etc/x", content))
+    assert found.shown is Shown.BINARY
+    assert found.lines[1] == f"+ sha256 {'12' * 32}, {len(content)} bytes"
+
+
+def test_large_files_are_told_by_their_digests() -> None:
+    large = Side(Entry(b"/etc/x", Kind.FILE, 0o644, 0, 0, 0, size=MOST + 1), b"")
+    assert shown(large, side("/etc/x", b"")).shown is Shown.LARGE
+
+
+@pytest.mark.parametrize(
+    ("path", "mode", "content"),
+    [
+        ("/etc/shadow", 0o644, SECRET),
+        ("/etc/gshadow-", 0o644, SECRET),
+        ("/etc/ssh/ssh_host_rsa_key", 0o644, SECRET),
+        ("/root/.ssh/id_ed25519", 0o644, SECRET),
+        ("/etc/rsyncd.secrets", 0o644, SECRET),
+        ("/var/lib/samba/private/secrets.tdb", 0o644, SECRET),
+        ("/var/lib/samba/passdb.tdb", 0o644, SECRET),
+        ("/etc/chrony/chrony.keys", 0o644, SECRET),
+        ("/etc/ssl/private/x.pem", 0o644, SECRET),
+        ("/etc/site/own", 0o644, SECRET),
+        ("/etc/x", 0o640, SECRET),
+        ("/etc/x", 0o644, f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}"),
+        ("/etc/x", 0o644, f"# AGE-SECRET-KEY-1{SECRET}"),
+    ],
+)
+def test_secrets_show_nothing(path: str, mode: int, content: str) -> None:
+    pairs: list[tuple[Side | None, Side | None]] = [
+        (side(path, content.encode(), mode), side(path, b"other\n")),
+        (side(path, b"other\n"), side(path, content.encode(), mode)),
+        (None, side(path, content.encode(), mode)),
+    ]
+    for before, after in pairs:
+        found = shown(before, after, more=("/etc/site",))
+        assert (found.shown, found.lines) == (Shown.SECRET, ())
+        told = text_diff(before, after, LABELS, None)
+        assert any(SECRET in line for line in told.lines)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/hosts", "/etc/ssh/ssh_host_rsa_key.pub"])
+def test_what_everybody_may_read_is_shown(path: str) -> None:
+    assert shown(side(path, b"a\n"), side(path, b"b\n")).shown is Shown.TEXT
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password = hunter2",
+        "+\tsecret hunter2;",
+        'api_key: "hunter2"',
+        "wpa-psk hunter2",
+        "requirepass_password=hunter2",
+        "DB_PASSWD='hunter2 and more'",
+    ],
+)
+def test_values_of_passwords_are_masked(line: str) -> None:
+    assert SECRET not in masked(line)
+    assert masked(line).endswith(MASK)
+    found = shown(side("/etc/x", b""), side("/etc/x", line.encode()))
+    assert SECRET not in "".join(found.lines)
+
+
+@pytest.mark.parametrize("line", ["option routers 10.0.0.1;", "+++ b/etc/secret.conf", "secret"])
+def test_other_lines_are_as_they_are(line: str) -> None:
+    assert masked(line) == line
+
+
+def test_a_profiles_patterns_must_be_patterns() -> None:
+    with pytest.raises(PatternError):
+        secret_paths(("relative",))
