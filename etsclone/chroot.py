@@ -9,9 +9,10 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from etsclone.errors import EtscloneError, NotRoot
 
@@ -37,36 +38,80 @@ def in_chroot(root: str, work: Callable[[], Result]) -> Result:
         EtscloneError: what `work` raised, or that the child died.
     """
     require_root()
+
+    def inside() -> Result:
+        os.chroot(root)
+        os.chdir("/")
+        sys.path.clear()
+        sys.meta_path.clear()
+        return work()
+
+    with forked(inside, f"the process inside {root}") as child:
+        return child.result()
+
+
+class Child(Generic[Result]):
+    """A forked process that works; see `forked`."""
+
+    def __init__(self, pid: int, reader: int, name: str) -> None:
+        self._pid = pid
+        self._reader = reader
+        self._name = name
+
+    def result(self) -> Result:
+        """Wait for its end, and return what its work returned.
+
+        Raises:
+            EtscloneError, OSError: what the work raised.
+            EtscloneError: when the process died.
+        """
+        with os.fdopen(self._reader, "rb", closefd=False) as pipe:
+            answer = pipe.read()
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        if status != 0 or not answer:
+            raise EtscloneError(
+                f"{self._name} ended with status {os.waitstatus_to_exitcode(status)}"
+            )
+        ok, value = pickle.loads(answer)  # noqa: S301 - written by our own child over a private pipe
+        if ok:
+            return value  # type: ignore[no-any-return]
+        raise value
+
+    def stop(self) -> None:
+        """End it, if it has not ended, and wait until it is at rest."""
+        os.close(self._reader)
+        if self._pid:
+            os.kill(self._pid, signal.SIGTERM)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+
+
+@contextmanager
+def forked(work: Callable[[], Result], name: str) -> Iterator[Child[Result]]:
+    """Let a child process work; with the context it ends. Its result and `EtscloneError`s must be picklable.
+
+    It is no place for threads, and for no work that the parent holds locks for.
+    """
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     # Between the fork and the handlers below, ^C would let the child run on in the parent's code.
     signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
-    child = os.fork()
-    if child == 0:
-        _child(root, work, writer)
+    pid = os.fork()
+    if pid == 0:
+        _child(work, writer)
+    child: Child[Result] = Child(pid, reader, name)
     try:
         os.close(writer)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
-        with os.fdopen(reader, "rb") as pipe:
-            answer = pipe.read()
-    except BaseException:
+        yield child
+    finally:
         # ^C: the child must be at rest before anybody unmounts its root.
-        os.kill(child, signal.SIGTERM)
-        os.waitpid(child, 0)
-        raise
-    _, status = os.waitpid(child, 0)
-    if status != 0 or not answer:
-        raise EtscloneError(
-            f"the process inside {root} ended with status {os.waitstatus_to_exitcode(status)}"
-        )
-    ok, value = pickle.loads(answer)  # noqa: S301 - written by our own child over a private pipe
-    if ok:
-        return value  # type: ignore[no-any-return]
-    raise value
+        child.stop()
 
 
-def _child(root: str, work: Callable[[], object], writer: int) -> None:
+def _child(work: Callable[[], object], writer: int) -> None:
     status = 1
     try:
         # The terminal's ^C reaches both processes; the parent decides, and tells us by SIGTERM.
@@ -74,10 +119,6 @@ def _child(root: str, work: Callable[[], object], writer: int) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _interrupt)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
-        os.chroot(root)
-        os.chdir("/")
-        sys.path.clear()
-        sys.meta_path.clear()
         try:
             answer: tuple[bool, object] = (True, work())
         except EtscloneError as error:

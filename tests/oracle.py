@@ -1,5 +1,8 @@
 """What a tree holds, seen with nothing of etsclone: plain paths, os.walk, lstat. And trees to look at."""
 
+import array
+import errno
+import fcntl
 import os
 import stat
 import struct
@@ -18,6 +21,7 @@ class Seen:
     mtime_ns: int
     content: bytes | int
     attributes: tuple[tuple[str, bytes], ...]
+    flags: int = 0
 
 
 Sight = dict[bytes, Seen]
@@ -73,7 +77,30 @@ def _seen(path: Path) -> Seen:
         status.st_mtime_ns,
         _content(path, status),
         tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names),
+        inode_flags(path) if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) else 0,
     )
+
+
+GETFLAGS, SETFLAGS = 0x80086601, 0x40086602
+STATE_FLAGS = {"a": 0x20, "i": 0x10, "d": 0x40, "A": 0x80, "D": 0x10000, "S": 0x08}
+"""chattr's letters and FS_*_FL of linux/fs.h."""
+
+
+def inode_flags(path: Path | bytes, change: int | None = None) -> int:
+    """The flags of a file or folder that are its state, after those of `change` were set; 0 where there are none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    value = array.array("i", [0, 0])
+    try:
+        fcntl.ioctl(descriptor, GETFLAGS, value)
+        if change is not None:
+            value[0] = value[0] & ~sum(STATE_FLAGS.values()) | change
+            fcntl.ioctl(descriptor, SETFLAGS, value)
+    except OSError as error:
+        if error.errno != errno.ENOTTY or change:
+            raise
+    finally:
+        os.close(descriptor)
+    return value[0] & sum(STATE_FLAGS.values())
 
 
 def _content(path: Path, status: os.stat_result) -> bytes | int:

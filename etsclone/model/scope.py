@@ -76,6 +76,64 @@ def _way_regex(pattern: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Hidden:
+    """Which names of one folder are volatile: these, and those that match the expression, if there is one."""
+
+    names: frozenset[bytes]
+    regex: re.Pattern[bytes] | None
+
+    def leave(self, names: list[bytes]) -> list[bytes]:
+        """The names that are not volatile, in their order."""
+        gone = self.names.intersection(names)
+        if self.regex is None and not gone:
+            return names
+        matches = self.regex.fullmatch if self.regex else gone.__contains__
+        return [name for name in names if name not in gone and not matches(name)]
+
+
+class _Volatile:
+    """The volatile patterns taken apart, to ask about all names of a folder at once instead of one path at a time."""
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        self._by_folder: dict[bytes, list[str]] = {}
+        self._by_regex: list[tuple[re.Pattern[bytes], str]] = []
+        self._made: dict[tuple[str, ...], Hidden] = {}
+        for pattern in patterns:
+            parts = pattern.split("/")[1:]
+            while len(parts) > 1 and parts[-1] == "**":  # none included: the same as without
+                del parts[-1]
+            *above, last = parts
+            if any(re.search(r"[*?[]", part) for part in above):
+                way = b"".join(
+                    b"(?:/[^/]+)*" if part == "**" else b"/" + _component_regex(part)
+                    for part in above
+                )
+                self._by_regex.append((re.compile(way, re.DOTALL), last))
+            else:
+                folder = "/".join(["", *above])
+                self._by_folder.setdefault(folder.encode("utf-8", "surrogateescape"), []).append(
+                    last
+                )
+
+    def below(self, folder: bytes) -> Hidden:
+        folder = folder.rstrip(b"/")
+        found = [last for way, last in self._by_regex if way.fullmatch(folder)]
+        parts = (*self._by_folder.get(folder, ()), *found)
+        if parts not in self._made:
+            self._made[parts] = self._hidden(parts)
+        return self._made[parts]
+
+    @staticmethod
+    def _hidden(parts: tuple[str, ...]) -> Hidden:
+        plain = {part for part in parts if not re.search(r"[*?[]", part)}
+        others = [_component_regex(part) for part in parts if part not in plain]
+        return Hidden(
+            frozenset(part.encode("utf-8", "surrogateescape") for part in plain),
+            re.compile(b"|".join(others), re.DOTALL) if others else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """The three lists of patterns of a profile; `disk` and `volatile` beat `role`.
 
@@ -88,6 +146,7 @@ class Scope:
     volatile: tuple[str, ...] = ()
     _regexes: dict[Claim, re.Pattern[bytes]] = field(init=False, repr=False, compare=False)
     _ways: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
+    _hidden: _Volatile = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         lists = {Claim.VOLATILE: self.volatile, Claim.DISK: self.disk, Claim.ROLE: self.role}
@@ -102,6 +161,7 @@ class Scope:
         object.__setattr__(self, "_regexes", joined)
         ways = b"|".join(_way_regex(pattern) for pattern in self.role)
         object.__setattr__(self, "_ways", re.compile(b"(?:" + ways + b")", re.DOTALL))
+        object.__setattr__(self, "_hidden", _Volatile(self.volatile))
 
     def claim(self, path: bytes) -> Claim:
         """Who decides what `path` (absolute, as inside the system) holds. The root itself is nobody's."""
@@ -121,3 +181,7 @@ class Scope:
         if claim is Claim.NOBODY:
             return self._ways.fullmatch(b"" if folder == b"/" else folder) is not None
         return claim is Claim.ROLE
+
+    def hidden_in(self, folder: bytes) -> Hidden:
+        """Which names of a folder are volatile. The folder itself must not be: beneath such a one everything is."""
+        return self._hidden.below(folder)

@@ -1,6 +1,7 @@
 """What a file tree holds, entry by entry."""
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -17,6 +18,10 @@ class Kind(Enum):
     SOCKET = "socket"
 
 
+FLAGS = ("sappnd", "schg", "nodump", "noatime", "dirsync", "sync")
+"""The flags of chattr(1) that are state of a file (a, i, d, A, D, S), as libarchive names and orders them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One path of a system with all that an overlay keeps of it.
@@ -24,9 +29,10 @@ class Entry:
     `path` is absolute as seen inside the system (`b"/etc/hostname"`, the root is `b"/"`). `mode` has the permission
     bits with setuid, setgid and sticky (0o7777). `mtime_ns` is nanoseconds since the epoch. `size` (bytes) and
     `sha256` (lower-case hex) are set for files, `target` for symbolic links, `device` (major, minor) for devices.
-    `xattrs` are sorted by name and hold POSIX ACLs in the kernel's binary form. `link_to` names the first path (in
-    byte order) of the same hard-linked file inside the same tree; the first path itself has None. `package` is the
-    name of the package that brought the path, where an inventory tells it.
+    `xattrs` are sorted by name and hold POSIX ACLs in the kernel's binary form. `flags` are some of `FLAGS` in their
+    order, of files and folders. `link_to` names the first path (in byte order) of the same hard-linked file inside the
+    same tree; the first path itself has None. `package` is the name of the package that brought the path, where an
+    inventory tells it.
     """
 
     path: bytes
@@ -42,6 +48,7 @@ class Entry:
     target: bytes | None = None
     device: tuple[int, int] | None = None
     xattrs: tuple[tuple[str, bytes], ...] = ()
+    flags: tuple[str, ...] = ()
     link_to: bytes | None = None
     package: str = ""
 
@@ -52,6 +59,14 @@ class Entry:
             raise ValueError(f"not permission bits: {self.mode:o}")
         if (self.kind is Kind.SYMLINK) != (self.target is not None):
             raise ValueError(f"only a symbolic link has a target: {self.path!r}")
+        if self.flags:
+            self._check_flags()
+
+    def _check_flags(self) -> None:
+        if self.flags != tuple(flag for flag in FLAGS if flag in self.flags):
+            raise ValueError(f"not flags, or not in order: {self.flags}")
+        if self.kind not in (Kind.FILE, Kind.FOLDER):
+            raise ValueError(f"only files and folders have flags: {self.path!r}")
 
     @property
     def state(self) -> "Entry":
@@ -85,6 +100,21 @@ def ancestors(path: bytes) -> list[bytes]:
     """The folders on the way to `path`, the root first, `path` itself not among them."""
     slashes = [position for position, byte in enumerate(path) if byte == ord("/")]
     return [path[:position] or b"/" for position in slashes] if path != b"/" else []
+
+
+def twins(paths: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    """Pairs of paths that are one to filesystems that fold names: by case, or by Unicode's composed characters.
+
+    Such are vfat, exFAT, NTFS, and folders of ext4 and f2fs that were told to.
+    """
+    first: dict[str, bytes] = {}
+    found = []
+    for path in paths:
+        text = path.decode("utf-8", "surrogateescape")
+        folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
+        if first.setdefault(folded, path) != path:
+            found.append((first[folded], path))
+    return found
 
 
 def printable(path: bytes) -> str:

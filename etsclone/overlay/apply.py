@@ -2,38 +2,43 @@
 
 New files are written in full, with all their metadata, into a private staging folder at the top of the filesystem
 where they belong, and are safe on the disk before the first path of the scope changes. Then each takes its place by
-one rename. What is interrupted is mended by planning and applying again: every step leads from what is there to what
-the overlay holds, and none depends on one before it having happened.
+one rename. Flags come last of all, since what is immutable cannot be moved; those that are in the way are taken off
+and, where the thing stays, put back. What is interrupted is mended by planning and applying again: every step leads
+from what is there to what the overlay holds, and none depends on one before it having happened.
 """
 
 import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
-from etsclone.errors import ComparisonFailed, EtscloneError, UnsafePath
+from etsclone.errors import ComparisonFailed, EtscloneError, ScopeConflict, UnsafePath
 from etsclone.model.scope import Scope
 from etsclone.model.tree import (
     STAGING,
     Entry,
     Kind,
     Tree,
+    ancestors,
     join,
     name_of,
     parent_of,
     printable,
+    twins,
 )
 from etsclone.overlay.files import (
     drop_attributes,
     filesystem_top,
     mtime_kept,
+    opened_file,
     opened_folder,
     opened_root,
     typed_errors,
     working_in,
     write_attributes,
 )
+from etsclone.overlay.flags import folds_case, unlocked, write_flags
 from etsclone.overlay.payload import Payload
 from etsclone.overlay.scan import scan
 from etsclone.plan.tree import Action, TreeChange, TreePlan, differences
@@ -55,12 +60,16 @@ def apply_plan(root: str, plan: TreePlan, payload: Payload) -> None:
         payload: where the content of its files comes from.
 
     Raises:
+        ScopeConflict: when two paths would be one on the filesystem that they are to be on; nothing has changed.
         TargetFull: no space is left; unless a folder could not be made, no path of the scope has changed.
         UnsafePath: when what was a folder is none any more since the plan was made; it is not followed.
         DeviceError: an input or output error.
         OSError: when the system refuses anything else.
     """
     with typed_errors(b"/"), opened_root(root) as top, _staging(top) as staging:
+        for one, other in twins(payload.tree):
+            with typed_errors(one):
+                staging.check_tells_apart(one, other)
         for change in plan.changes:
             with typed_errors(change.path):
                 _prepare(top, change, staging, payload)
@@ -69,6 +78,7 @@ def apply_plan(root: str, plan: TreePlan, payload: Payload) -> None:
             with typed_errors(change.path):
                 _execute(top, change, staging)
         _finish_folders(top, plan)
+        _set_flags(top, plan)
         _sync_folders(top, plan)
 
 
@@ -110,6 +120,23 @@ class _Staging:
         else:
             _make_special(folder, name, entry)
 
+    def check_tells_apart(self, one: bytes, other: bytes) -> None:
+        """Raise `ScopeConflict` when the filesystem that is to hold two paths folds their names.
+
+        The staging folder is asked, and the flag of the folder that they will be in, or that it will inherit.
+        """
+        folder, path = self._folder_for(one), parent_of(one)
+        folds = _folds(folder, one, other)
+        for above in (path, *reversed(ancestors(path))):
+            with suppress(FileNotFoundError, UnsafePath), opened_folder(self._top, above) as found:
+                folds = folds or folds_case(found)
+                break
+        if folds:
+            raise ScopeConflict(
+                f"{printable(one)} and {printable(other)} would be one on this filesystem",
+                hint="rename one of them on the captured server, and capture again",
+            )
+
     def place(self, path: bytes, parent: int) -> None:
         """Rename what was made for `path` into its folder."""
         folder, name = self._names[path]
@@ -130,7 +157,7 @@ class _Staging:
         staging = join(filesystem_top(self._top, path), STAGING)
         if staging not in self._folders:
             _discard(self._top, staging)
-            with opened_folder(self._top, parent_of(staging)) as parent, mtime_kept(parent):
+            with _changed_folder(self._top, parent_of(staging)) as parent:
                 os.mkdir(STAGING, 0o700, dir_fd=parent)
                 flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._folders[staging] = os.open(STAGING, flags, dir_fd=parent)
@@ -146,6 +173,21 @@ class _Staging:
         os.link(leader, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
 
 
+def _folds(folder: int, one: bytes, other: bytes) -> bool:
+    """Whether two paths are one to a folder's filesystem; each component that differs is tried as a name."""
+    for left, right in zip(one.split(b"/"), other.split(b"/"), strict=True):
+        if left == right:
+            continue
+        os.close(os.open(left, _NEW_FILE, 0o600, dir_fd=folder))
+        try:
+            os.lstat(right, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        finally:
+            os.unlink(left, dir_fd=folder)
+    return True
+
+
 @contextmanager
 def _staging(top: int) -> Iterator[_Staging]:
     staging = _Staging(top)
@@ -158,7 +200,7 @@ def _staging(top: int) -> Iterator[_Staging]:
 def _discard(top: int, path: bytes) -> None:
     """Remove a staging folder, ours or an older one, or whatever took its name."""
     name = name_of(path)
-    with opened_folder(top, parent_of(path)) as parent, mtime_kept(parent):
+    with _changed_folder(top, parent_of(path)) as parent:
         try:
             status = os.lstat(name, dir_fd=parent)
         except FileNotFoundError:
@@ -221,16 +263,36 @@ def _set_metadata(descriptor: int, entry: Entry) -> None:
 def _execute(top: int, change: TreeChange, staging: _Staging) -> None:
     if change.action in (Action.CLEAR, Action.RETOUCH):
         return  # before and after everything else
-    with opened_folder(top, parent_of(change.path)) as parent, mtime_kept(parent):
+    with _changed_folder(top, parent_of(change.path)) as parent:
         name = name_of(change.path)
-        if change.action is Action.REMOVE:
-            _remove(parent, name)
-        elif change.action is Action.PARENT:
-            _make_parent(parent, name)
-        elif change.entry and change.entry.kind is Kind.FOLDER:
-            os.mkdir(name, 0o700, dir_fd=parent)
-        else:
-            staging.place(change.path, parent)
+        with _unlocked_at(parent, name):
+            if change.action is Action.REMOVE:
+                _remove(parent, name)
+            elif change.action is Action.PARENT:
+                _make_parent(parent, name)
+            elif change.entry and change.entry.kind is Kind.FOLDER:
+                os.mkdir(name, 0o700, dir_fd=parent)
+            else:
+                staging.place(change.path, parent)
+
+
+@contextmanager
+def _changed_folder(top: int, path: bytes) -> Iterator[int]:
+    """A folder whose list of names is to change, and nothing else of it."""
+    with opened_folder(top, path) as folder, unlocked(folder), mtime_kept(folder):
+        yield folder
+
+
+@contextmanager
+def _unlocked_at(parent: int, name: bytes) -> Iterator[None]:
+    """Let what stands at a name, if anything, be removed or replaced; its inode may have other names, which stay."""
+    with ExitStack() as opened:
+        with suppress(FileNotFoundError, UnsafePath):
+            mode = os.lstat(name, dir_fd=parent).st_mode
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                how = opened_file if stat.S_ISREG(mode) else opened_folder
+                opened.enter_context(unlocked(opened.enter_context(how(parent, name))))
+        yield
 
 
 def _prepare(top: int, change: TreeChange, staging: _Staging, payload: Payload) -> None:
@@ -261,9 +323,25 @@ def _finish_folders(top: int, plan: TreePlan) -> None:
         change.entry for change in plan.changes if change.entry and change.entry.kind is Kind.FOLDER
     ]
     for entry in sorted(made, key=lambda entry: entry.path, reverse=True):
-        with typed_errors(entry.path), opened_folder(top, entry.path) as folder:
+        with typed_errors(entry.path), opened_folder(top, entry.path) as folder, unlocked(folder):
             _set_metadata(folder, entry)
             os.fsync(folder)
+
+
+def _set_flags(top: int, plan: TreePlan) -> None:
+    """Flags of all that is new or retouched; a hard link has those of its first name."""
+    for change in plan.changes:
+        entry = change.entry
+        if not entry or entry.link_to or entry.kind not in (Kind.FILE, Kind.FOLDER):
+            continue
+        with typed_errors(entry.path), ExitStack() as opened:
+            if entry.kind is Kind.FOLDER:
+                descriptor = opened.enter_context(opened_folder(top, entry.path))
+            else:
+                folder = opened.enter_context(opened_folder(top, parent_of(entry.path)))
+                descriptor = opened.enter_context(opened_file(folder, name_of(entry.path)))
+            if write_flags(descriptor, entry.flags):
+                os.fsync(descriptor)
 
 
 def _sync_folders(top: int, plan: TreePlan) -> None:

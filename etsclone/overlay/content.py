@@ -20,42 +20,48 @@ _TIME = re.compile(rb" time=-?[0-9]+\.[0-9]+")
 class Noted(io.RawIOBase):
     """Passes on the compressed bytes that are written to its `file`, and digests what they stand for."""
 
-    def __init__(self, out: BinaryIO, *, times: bool) -> None:
+    def __init__(self, out: BinaryIO) -> None:
         super().__init__()
         self._out = out
-        self._times = times
         self._plain = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
         self._sha256 = hashlib.sha256()
-        self._rest = b""
         self.file = io.BufferedWriter(self)
 
     @property
     def digest(self) -> str:
         """The sha256 (hex) of all that was written, decompressed."""
-        sha256 = self._sha256.copy()
-        sha256.update(self._rest)
-        return sha256.hexdigest()
+        return self._sha256.hexdigest()
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer; Python 3.11 has no name for that
-        self._digest(self._plain.decompress(bytes(data)))
+        self._sha256.update(self._plain.decompress(bytes(data)))
         return self._out.write(data)
-
-    def _digest(self, piece: bytes) -> None:
-        if not self._times:
-            whole, end, self._rest = (self._rest + piece).rpartition(b"\n")
-            piece = _TIME.sub(b"", whole + end)
-        self._sha256.update(piece)
 
 
 @contextmanager
-def noted(out: BinaryIO, *, times: bool = True) -> Iterator[Noted]:
-    """Digest what is compressed into `out`; without `times`, the lines of an inventory but for the word `time`."""
-    note = Noted(out, times=times)
+def noted(out: BinaryIO) -> Iterator[Noted]:
+    """Digest what is compressed into `out`."""
+    note = Noted(out)
     yield note
     note.file.flush()
+
+
+class LinesDigest:
+    """Digests the lines of an inventory, but for the word `time`; `head` are those before the paths."""
+
+    def __init__(self, head: bytes) -> None:
+        self._sha256 = hashlib.sha256(head)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 (hex) of all lines so far."""
+        return self._sha256.hexdigest()
+
+    def add(self, lines: bytes) -> None:
+        """Take any number of whole lines."""
+        self._sha256.update(_TIME.sub(b"", lines))
 
 
 def content_digest(
@@ -68,7 +74,7 @@ def content_digest(
 
     Args:
         header: the overlay's header; generation, predecessor, time and members do not count.
-        contents: the digests of payload and inventory, as `noted` gives them.
+        contents: the digests of payload and inventory, as `noted` and `LinesDigest` give them.
         recipients: to whom they are sealed.
     """
     facts = (

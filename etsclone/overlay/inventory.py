@@ -17,8 +17,8 @@ from etsclone.model.tree import Entry, Kind
 from etsclone.overlay.compression import compressed, decompressed, lines
 from etsclone.units import GIB, KIB
 
-LEVEL = 9
-"""zstd's level: most of an inventory is digests, which no level makes smaller."""
+LEVEL = 1
+"""zstd's level. Most of an inventory is digests, which no level makes smaller; the first is the smallest here too."""
 
 INVENTORY_LIMIT = 2 * GIB
 """The most bytes that are unpacked; a million files take about 0.25 GiB."""
@@ -30,6 +30,8 @@ _NANO = 10**9
 # Everything that means something to a reader of mtree files, vis(3) or a shell is written in octal.
 _UNSAFE = re.compile(rb"[^A-Za-z0-9/._,:+@%~^-]")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
+_DIGITS = re.compile(rb"[0-9]{1,20}")
+_SHA256 = re.compile(rb"[0-9a-f]{64}")
 _TIME = re.compile(rb"(-?[0-9]{1,12})\.([0-9]{9})")
 _KINDS = {kind.value.encode(): kind for kind in Kind}
 
@@ -37,14 +39,23 @@ _KINDS = {kind.value.encode(): kind for kind in Kind}
 @contextmanager
 def writing(out: BinaryIO, installed: Installed = NO_PACKAGES) -> Iterator[Callable[[Entry], None]]:
     """Write an inventory to `out` entry by entry, in the order in which the yielded function gets them."""
-    with compressed(out, LEVEL) as plain:
-        plain.write(FIRST_LINE + b"\n" + b"".join(map(_package_line, installed.packages)))
+    with writing_lines(out, installed.packages) as write_lines:
         owner = installed.owners.get
 
         def add(entry: Entry) -> None:
-            plain.write(_line(entry, owner(entry.path, entry.package)))
+            write_lines(_line(entry, owner(entry.path, entry.package)))
 
         yield add
+
+
+@contextmanager
+def writing_lines(
+    out: BinaryIO, packages: Iterable[Package] = ()
+) -> Iterator[Callable[[bytes], object]]:
+    """Write an inventory to `out`; the yielded function takes any number of lines, made of the words that are below."""
+    with compressed(out, LEVEL) as plain:
+        plain.write(head(packages))
+        yield plain.write
 
 
 def write(entries: Iterable[Entry], out: BinaryIO) -> None:
@@ -100,59 +111,106 @@ def package_of(line: bytes, before: Package | None) -> Package:
     return package
 
 
+def head(packages: Iterable[Package]) -> bytes:
+    """The lines before those of the paths."""
+    return FIRST_LINE + b"\n" + b"".join(map(_package_line, packages))
+
+
 def _package_line(package: Package) -> bytes:
     words = (package.name, package.version, package.arch)
-    return PACKAGE + b" ".join(_quoted(word.encode()) for word in words) + b"\n"
+    return PACKAGE + b" ".join(quoted(word.encode()) for word in words) + b"\n"
+
+
+def owner_words(kind: Kind, mode: int, uid: int, gid: int, uname: str, gname: str) -> bytes:
+    """The words of a line from `type` to the names of the owners; what many paths have in common."""
+    words = b" type=%s mode=%04o uid=%d gid=%d" % (kind.value.encode(), mode, uid, gid)
+    for key, owner in ((b"uname", uname), (b"gname", gname)):
+        if owner:
+            words += b" %s=%s" % (key, quoted(os.fsencode(owner)))
+    return words
+
+
+def package_word(package: str) -> bytes:
+    """The word that follows the owner's where a package brought the path."""
+    return b" tags=" + quoted(package.encode()) if package else b""
+
+
+def state_words(
+    mtime_ns: int,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    target: bytes | None = None,
+    device: tuple[int, int] | None = None,
+    flags: tuple[str, ...] = (),
+) -> bytes:
+    """The words of a line that follow those, with the end of the line; `size` is only a file's."""
+    words = b" time=%d.%09d" % divmod(mtime_ns, _NANO)
+    if size is not None:
+        words += b" size=%d" % size
+    if sha256:
+        words += b" sha256digest=" + sha256.encode()
+    if target is not None:
+        words += b" link=" + quoted(target)
+    if device:
+        words += b" device=linux,%d,%d" % device
+    if flags:
+        words += b" flags=" + ",".join(flags).encode()
+    return words + b"\n"
 
 
 def _line(entry: Entry, package: str) -> bytes:
-    words = (b"%s=%s" % word for word in _words(entry, package))
-    return b" ".join((_quoted(b"." + entry.path.rstrip(b"/")), *words)) + b"\n"
-
-
-def _words(entry: Entry, package: str) -> Iterator[tuple[bytes, bytes]]:
-    yield b"type", entry.kind.value.encode()
-    yield b"mode", b"%04o" % entry.mode
-    yield b"uid", b"%d" % entry.uid
-    yield b"gid", b"%d" % entry.gid
-    if entry.uname:
-        yield b"uname", _quoted(os.fsencode(entry.uname))
-    if entry.gname:
-        yield b"gname", _quoted(os.fsencode(entry.gname))
-    yield b"time", b"%d.%09d" % divmod(entry.mtime_ns, _NANO)
-    if entry.kind is Kind.FILE:
-        yield b"size", b"%d" % entry.size
-    if entry.sha256:
-        yield b"sha256digest", entry.sha256.encode()
-    if entry.target is not None:
-        yield b"link", _quoted(entry.target)
-    if entry.device:
-        yield b"device", b"linux,%d,%d" % entry.device
-    if package:
-        yield b"tags", _quoted(package.encode())
+    return (
+        quoted(b"." + entry.path.rstrip(b"/"))
+        + owner_words(entry.kind, entry.mode, entry.uid, entry.gid, entry.uname, entry.gname)
+        + package_word(package)
+        + state_words(
+            entry.mtime_ns,
+            size=entry.size if entry.kind is Kind.FILE else None,
+            sha256=entry.sha256,
+            target=entry.target,
+            device=entry.device,
+            flags=entry.flags,
+        )
+    )
 
 
 def _entry(line: bytes) -> Entry:
     path, *rest = line.split(b" ")
     words = dict(_word(word) for word in rest)
+    if len(words) != len(rest):
+        raise ValueError("a word stands twice")
+    kind = _KINDS[words.pop(b"type")]
+    if kind is not Kind.FILE and words.keys() & {b"size", b"sha256digest"}:
+        raise ValueError("content of what is no file")
+    if (kind in (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)) != (b"device" in words):
+        raise ValueError("a device without numbers, or numbers without a device")
     entry = Entry(
-        path=_plain(path).removeprefix(b".") or b"/",
-        kind=_KINDS[words.pop(b"type")],
-        mode=int(words.pop(b"mode"), 8),
-        uid=int(words.pop(b"uid")),
-        gid=int(words.pop(b"gid")),
+        path=_path(path),
+        kind=kind,
+        mode=_number(words.pop(b"mode"), 8),
+        uid=_number(words.pop(b"uid")),
+        gid=_number(words.pop(b"gid")),
         mtime_ns=_time(words.pop(b"time")),
         uname=os.fsdecode(_plain(words.pop(b"uname", b""))),
         gname=os.fsdecode(_plain(words.pop(b"gname", b""))),
-        size=int(words.pop(b"size", b"0")),
-        sha256=words.pop(b"sha256digest").decode() if b"sha256digest" in words else None,
+        size=_number(words.pop(b"size", b"0")),
+        sha256=_digest(words.pop(b"sha256digest")) if b"sha256digest" in words else None,
         target=_plain(words.pop(b"link")) if b"link" in words else None,
         device=_device(words.pop(b"device")) if b"device" in words else None,
+        flags=tuple(words.pop(b"flags").decode().split(",")) if b"flags" in words else (),
         package=_plain(words.pop(b"tags", b"")).decode(),
     )
     if words:
         raise ValueError(f"unknown words {sorted(words)}")
     return entry
+
+
+def _path(text: bytes) -> bytes:
+    top, *components = _plain(text).split(b"/")
+    if top != b"." or any(component in {b"", b".", b".."} for component in components):
+        raise ValueError(f"not a plain path: {text!r}")
+    return b"/" + b"/".join(components)
 
 
 def _word(word: bytes) -> tuple[bytes, bytes]:
@@ -173,10 +231,24 @@ def _device(text: bytes) -> tuple[int, int]:
     system, major, minor = text.split(b",")
     if system != b"linux":
         raise ValueError(f"not a device of Linux: {text!r}")
-    return int(major), int(minor)
+    return _number(major), _number(minor)
 
 
-def _quoted(text: bytes) -> bytes:
+def _number(digits: bytes, base: int = 10) -> int:
+    """int() alone takes signs, blanks, underlines and the digits of every script too."""
+    if not _DIGITS.fullmatch(digits):
+        raise ValueError(f"not a number: {digits!r}")
+    return int(digits, base)
+
+
+def _digest(text: bytes) -> str:
+    if not _SHA256.fullmatch(text):
+        raise ValueError(f"not a sha256: {text!r}")
+    return text.decode()
+
+
+def quoted(text: bytes) -> bytes:
+    """Text as mtree files have it: all that could mean something else stands as a backslash and three octal digits."""
     return _UNSAFE.sub(lambda match: b"\\%03o" % match[0][0], text)
 
 

@@ -1,8 +1,9 @@
 """The pax interchange format (POSIX.1-2017, pax(1)), as far as a payload needs it.
 
 Times, long and odd names, large ids and attributes stand in extended records, byte for byte. Attributes are
-`SCHILY.xattr.NAME` records as star, GNU tar and libarchive write them; sparse files are in GNU tar's format 1.0
-("PAX Format, Version 1.0" in its manual). So `tar --xattrs --xattrs-include='*' -xpf` restores all of it.
+`SCHILY.xattr.NAME` records as star, GNU tar and libarchive write them, flags `SCHILY.fflags` as libarchive does; sparse
+files are in GNU tar's format 1.0 ("PAX Format, Version 1.0" in its manual). So `tar --xattrs --xattrs-include='*' -xpf`
+restores all of it but the flags, and `bsdtar -xpf` these too.
 """
 
 import os
@@ -31,6 +32,7 @@ TYPES = {
 }
 HARD_LINK, EXTENDED = b"1", b"x"
 XATTR = b"SCHILY.xattr."
+FLAGS = b"SCHILY.fflags"
 
 
 def header(entry: Entry, data: Extents) -> bytes:
@@ -76,6 +78,8 @@ def _records(entry: Entry, stored: int) -> Iterator[tuple[bytes, bytes]]:
     if not entry.link_to:
         for attribute, value in entry.xattrs:
             yield XATTR + _escaped(os.fsencode(attribute)), value
+        if entry.flags:
+            yield FLAGS, ",".join(entry.flags).encode()
 
 
 def _sparse_records(entry: Entry, name: bytes) -> dict[bytes, bytes]:

@@ -12,7 +12,7 @@ from etsclone.errors import HostilePayload
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.tree import Entry, Kind
 from etsclone.overlay.compression import Source
-from etsclone.overlay.pax import BLOCK, EXTENDED, HARD_LINK, MAGIC, NANO, TYPES, XATTR
+from etsclone.overlay.pax import BLOCK, EXTENDED, FLAGS, HARD_LINK, MAGIC, NANO, TYPES, XATTR
 from etsclone.units import MIB, align_up
 
 MAX_RECORDS = 16 * MIB
@@ -21,7 +21,18 @@ MAX_RECORDS = 16 * MIB
 _KINDS = {letter: kind for kind, letter in TYPES.items()}
 _DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
 _SPARSE = {b"GNU.sparse.major", b"GNU.sparse.minor", b"GNU.sparse.name", b"GNU.sparse.realsize"}
-_KEYS = {b"mtime", b"path", b"linkpath", b"uid", b"gid", b"uname", b"gname", b"size", *_SPARSE}
+_KEYS = {
+    b"mtime",
+    b"path",
+    b"linkpath",
+    b"uid",
+    b"gid",
+    b"uname",
+    b"gname",
+    b"size",
+    FLAGS,
+    *_SPARSE,
+}
 _MAX_ID = 2**32 - 2
 _TIME = re.compile(rb"(-?)([0-9]{1,12})\.([0-9]{9})")
 
@@ -95,6 +106,8 @@ def _member(source: Source, block: bytes, records: Records) -> PaxMember:
     size, data = stored, Extents.between(0, stored)
     if records.keys() & _SPARSE:
         size, data = _sparse(source, records, stored)
+    if letter == HARD_LINK and any(key == FLAGS or key.startswith(XATTR) for key in records):
+        raise ValueError("attributes of a hard link")
     link = _text(records, b"linkpath", block[157:257])
     entry = Entry(
         path=_path(_text(records, b"path", block[:100], records.get(b"GNU.sparse.name"))),
@@ -109,6 +122,7 @@ def _member(source: Source, block: bytes, records: Records) -> PaxMember:
         target=_target(link) if kind is Kind.SYMLINK else None,
         device=(_octal(block[329:337]), _octal(block[337:345])) if kind in _DEVICES else None,
         xattrs=_attributes(records),
+        flags=tuple(records[FLAGS].decode().split(",")) if FLAGS in records else (),
         link_to=_path(link) if letter == HARD_LINK else None,
     )
     return PaxMember(entry, data)

@@ -1,15 +1,27 @@
-"""See what a tree holds: the scope with all that an overlay keeps, and on the same way the whole for the inventory."""
+"""See what a tree holds in the scope, with all that an overlay keeps of it."""
 
 import hashlib
 import heapq
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from etsclone.errors import UnsafePath
 from etsclone.model.scope import Claim, Scope
-from etsclone.model.tree import STAGING, Entry, Kind, Tree, join, name_of, parent_of, printable
+from etsclone.model.tree import (
+    STAGING,
+    Entry,
+    Kind,
+    Tree,
+    join,
+    name_of,
+    parent_of,
+    printable,
+    twins,
+)
 from etsclone.overlay.files import (
     chunks,
     opened_file,
@@ -18,21 +30,8 @@ from etsclone.overlay.files import (
     read_attributes,
     working_in,
 )
-
-ATTEMPTS = 3
-"""How often a file that changes while it is read is read again."""
-
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.FOLDER,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFIFO: Kind.FIFO,
-    stat.S_IFCHR: Kind.CHAR_DEVICE,
-    stat.S_IFBLK: Kind.BLOCK_DEVICE,
-    stat.S_IFSOCK: Kind.SOCKET,
-}
-
-_DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
+from etsclone.overlay.flags import read_flags
+from etsclone.overlay.status import ATTEMPTS, TICK_NS, device_of, kind_of, owner_names, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,42 +49,35 @@ class Scan:
     warnings: tuple[str, ...]
 
 
-def scan(
-    root: str,
-    scope: Scope,
-    *,
-    skip: Collection[bytes] = (),
-    listed: Callable[[Entry], None] | None = None,
-) -> Scan:
+def scan(root: str, scope: Scope, *, skip: Collection[bytes] = ()) -> Scan:
     """Walk the tree below `root` once, in byte order of the paths, and never through a symbolic link.
 
     Args:
         root: the top of the tree; `/` inside `chroot.in_chroot`.
         scope: what belongs to the role. Parts of the tree that cannot hold any of it are not visited.
         skip: paths where something else is mounted (/proc, /sys, ...): not entered and not part of the scope.
-        listed: when given, the whole tree is visited, and this is called with everything that is not volatile. These
-            entries have content digests; extended attributes are only read in the scope, and links are not yet found.
 
     Raises:
         OSError: when something cannot be read.
     """
     with opened_root(root) as top:
-        walk = _Walk(top, scope, frozenset(skip), whole=listed is not None)
+        walk = _Walk(top, scope, frozenset(skip))
         found = _Findings(scope)
         for sight in walk.sights():
-            if listed is not None and sight.claim is not Claim.VOLATILE:
-                listed(sight.entry)
             found.add(sight)
         return Scan(found.linked(), found.outside, (*walk.warnings, *found.warnings))
 
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """An entry as it was met; `claim` is NOBODY for what is skipped, `inode` is (device, inode number)."""
+    """An entry as it was met; `claim` is NOBODY for what is skipped, `inode` is (device, inode number), and `names`
+    is how many names it has anywhere.
+    """
 
     entry: Entry
     claim: Claim
     inode: tuple[int, int]
+    names: int
 
 
 class _Findings:
@@ -119,11 +111,22 @@ class _Findings:
         """The scope with the hard links among its files found."""
         first: dict[tuple[int, int], Entry] = {}
         tree: dict[bytes, Entry] = {}
+        inside = Counter(sight.inode for sight in self._inside.values())
+        for one, other in twins(self._inside):
+            self._warn(
+                self._inside[other].entry,
+                f"differs from {printable(one)} only in case or in the form of its characters",
+            )
         for path, sight in self._inside.items():
             tree[path] = entry = sight.entry
             leader = first.setdefault(sight.inode, entry) if entry.kind is Kind.FILE else entry
             if leader is not entry:
                 tree[path] = replace(leader, path=path, link_to=leader.path)
+            elif entry.kind is Kind.FILE and (others := sight.names - inside[sight.inode]) > 0:
+                self._warn(
+                    entry,
+                    f"is a hard link: {others} more of its names are outside of the scope and will not be linked",
+                )
         return tree
 
     def _hides_scope(self, path: bytes) -> bool:
@@ -136,14 +139,13 @@ class _Findings:
 class _Walk:
     """Meets every path of interest, in byte order, a folder before what it holds."""
 
-    def __init__(self, top: int, scope: Scope, skip: frozenset[bytes], *, whole: bool) -> None:
+    def __init__(self, top: int, scope: Scope, skip: frozenset[bytes]) -> None:
         self.warnings: list[str] = []
         self._top = top
         self._scope = scope
         self._skip = skip
-        self._whole = whole
-        self._users = _names(top, b"passwd")
-        self._groups = _names(top, b"group")
+        self._users = owner_names(top, b"passwd")
+        self._groups = owner_names(top, b"group")
 
     def sights(self) -> Iterator[_Sight]:
         """Everything of interest. `/a.b` comes between `/a` and `/a/b`, so a heap holds what is met but not due."""
@@ -158,10 +160,8 @@ class _Walk:
                     heapq.heappush(due, (below.entry.path, below))
 
     def _enters(self, path: bytes) -> bool:
-        claim = self._claim(path)
-        if path in self._skip or claim is Claim.VOLATILE:
-            return False
-        return self._whole or self._scope.may_hold(path)
+        skipped = path in self._skip or self._claim(path) is Claim.VOLATILE
+        return not skipped and self._scope.may_hold(path)
 
     def _inside(self, path: bytes) -> list[_Sight]:
         try:
@@ -178,25 +178,22 @@ class _Walk:
         claim = self._claim(path)
         try:
             for _ in range(ATTEMPTS):
-                before = os.lstat(name)
+                before, began_ns = os.lstat(name), time.time_ns()
                 entry = self._entry(folder, name, path, before, claim)
-                if _same(before, os.lstat(name)):
+                if settled(before, os.lstat(name), began_ns):
                     break
+                time.sleep(TICK_NS / 10**9)
             else:
                 self.warnings.append(f"{printable(path)} changed while it was read")
         except FileNotFoundError:
             return None
-        return _Sight(entry, claim, (before.st_dev, before.st_ino))
+        return _Sight(entry, claim, (before.st_dev, before.st_ino), before.st_nlink)
 
     def _entry(
         self, folder: int, name: bytes, path: bytes, status: os.stat_result, claim: Claim
     ) -> Entry:
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
-        wanted = claim is Claim.ROLE or (self._whole and claim is not Claim.VOLATILE)
-        size, digest = status.st_size, None
-        if kind is Kind.FILE and wanted:
-            size, digest = _content(folder, name)
-        return Entry(
+        kind = kind_of(status)
+        entry = Entry(
             path=path,
             kind=kind,
             mode=stat.S_IMODE(status.st_mode),
@@ -205,56 +202,32 @@ class _Walk:
             mtime_ns=status.st_mtime_ns,
             uname=self._users.get(status.st_uid, ""),
             gname=self._groups.get(status.st_gid, ""),
-            size=size if kind is Kind.FILE else 0,
-            sha256=digest,
+            size=status.st_size if kind is Kind.FILE else 0,
             target=os.readlink(name) if kind is Kind.SYMLINK else None,
-            device=_device(status) if kind in _DEVICES else None,
-            xattrs=read_attributes(name) if claim is Claim.ROLE else (),
+            device=device_of(status),
         )
+        return self._kept(folder, name, entry) if claim is Claim.ROLE else entry
+
+    def _kept(self, folder: int, name: bytes, entry: Entry) -> Entry:
+        """The entry with what only an overlay needs. If it is no file any more, that will be noticed."""
+        entry = replace(entry, xattrs=read_attributes(name))
+        if entry.kind is Kind.FOLDER:
+            with opened_folder(folder, name) as descriptor:
+                return replace(entry, flags=read_flags(descriptor))
+        if entry.kind is not Kind.FILE:
+            return entry
+        try:
+            with opened_file(folder, name) as descriptor:
+                digest, size = hashlib.sha256(), 0
+                for piece in chunks(descriptor):
+                    digest.update(piece)
+                    size += len(piece)
+                flags = read_flags(descriptor)
+        except FileNotFoundError:
+            return entry
+        return replace(entry, size=size, sha256=digest.hexdigest(), flags=flags)
 
     def _claim(self, path: bytes) -> Claim:
         if name_of(path) == STAGING:
             return Claim.VOLATILE
         return Claim.NOBODY if path in self._skip else self._scope.claim(path)
-
-
-def _content(folder: int, name: bytes) -> tuple[int, str | None]:
-    """Size and sha256 of a file. None when it is none any more: the caller will see that it has changed."""
-    digest, size = hashlib.sha256(), 0
-    try:
-        with opened_file(folder, name) as descriptor:
-            for piece in chunks(descriptor):
-                digest.update(piece)
-                size += len(piece)
-    except FileNotFoundError:
-        return 0, None
-    return size, digest.hexdigest()
-
-
-def _device(status: os.stat_result) -> tuple[int, int]:
-    return os.major(status.st_rdev), os.minor(status.st_rdev)
-
-
-def _same(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether nothing happened between two looks. Access times do not count: the first may be our own."""
-
-    def marks(status: os.stat_result) -> tuple[int, ...]:
-        inode = (status.st_dev, status.st_ino, status.st_mode)
-        return (*inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-    return marks(before) == marks(after)
-
-
-def _names(top: int, table: bytes) -> dict[int, str]:
-    """Names by id from the tree's own /etc/passwd or /etc/group (passwd(5), group(5)); none when it has none."""
-    try:
-        with opened_folder(top, b"/etc") as etc, opened_file(etc, table) as descriptor:
-            text = b"".join(bytes(piece) for piece in chunks(descriptor))
-    except (OSError, UnsafePath):
-        return {}
-    names: dict[int, str] = {}
-    for line in text.splitlines():
-        fields = line.split(b":")
-        if len(fields) > 2 and fields[2].isdigit():
-            names.setdefault(int(fields[2]), os.fsdecode(fields[0]))
-    return names

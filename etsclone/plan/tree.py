@@ -208,5 +208,7 @@ def _aspects(current: Entry, wanted: Entry) -> Iterator[str]:
         yield f"owner {current.uid}:{current.gid} to {wanted.uid}:{wanted.gid}"
     if current.xattrs != wanted.xattrs:
         yield "attributes"
+    if current.flags != wanted.flags:
+        yield f"flags {','.join(current.flags) or 'none'} to {','.join(wanted.flags) or 'none'}"
     if current.mtime_ns != wanted.mtime_ns:
         yield "time"

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+import captures
 import disks
 import trees
 from contestants import (
@@ -56,6 +57,7 @@ DISK_MIB = 8192
 READERS = {1: "vfat", 2: "ext4"}
 CHANGED_PART = 0.02
 BIG_DISK_MIB = 500 * 1024
+MANY_FILES = 1_000_000
 BIG_FILESYSTEMS = ("ext4", "xfs", "btrfs")
 
 
@@ -99,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
         ("refresh", run_refresh, 5, "the same clone again, after 2 % of the data changed"),
         ("plan", run_plan, 3, "planning alone, for sparse disks of 8 and of 500 GiB"),
         ("diff", run_diff, 5, "brd diff of two inventories, and diff -rq of the trees"),
+        ("capture", run_capture, 5, "an overlay of a tree of 100,000 paths, beside rsync and find"),
+        ("memory", run_memory, 1, "what captures of a million small files take; best on a tmpfs"),
     ):
         job = jobs.add_parser(name, help=purpose)
         job.set_defaults(run=run, job=name)
@@ -137,9 +141,7 @@ def _interrupt(_number: int, _frame: object) -> NoReturn:
 def _job(arguments: argparse.Namespace, need_mib: int) -> Iterator[Job]:
     """Check what is needed, build the limit, and make a folder for it all."""
     _require_root_and_programs()
-    disk = os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108 - a folder with a random name is made in it
-    places = {"tmpfs": "/dev/shm", "disk": disk}  # noqa: S108
-    place = Path(places.get(arguments.where, arguments.where))
+    place = _place(arguments)
     disks.require_memory(place, need_mib)
     with (
         disks.work_folder(place) as images,
@@ -154,6 +156,12 @@ def _job(arguments: argparse.Namespace, need_mib: int) -> Iterator[Job]:
         files = ("extents", "domain", "bmap", "fresh", "log", "output")
         names = {name: str(work / name) for name in files}
         yield Job(images, names | {"limit": str(limit), "etsclone": arguments.etsclone})
+
+
+def _place(arguments: argparse.Namespace) -> Path:
+    disk = os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108 - a folder with a random name is made in it
+    places = {"tmpfs": "/dev/shm", "disk": disk}  # noqa: S108
+    return Path(places.get(arguments.where, arguments.where))
 
 
 def _require_root_and_programs() -> None:
@@ -435,6 +443,92 @@ def _diff_table(rows: Sequence[Row]) -> str:
                 number(median_of(rows, name, "peak") / MIB, 0),
             )
             for name in (DIFF_TREES, DIFF_INVENTORIES, DIFF_MANY)
+        ],
+    )
+
+
+# --- capture -----------------------------------------------------------------------------------
+
+
+def run_capture(arguments: argparse.Namespace) -> None:
+    """Everything once in every round; warm caches, since each reads what the one before it read."""
+    names, rows = list(captures.COMMANDS), []
+    with _server(arguments, 6_000) as server:
+        _say(f"making a server's tree in {server.tree}")
+        paths = captures.fill(server.tree)
+        tool("cp", "--archive", server.tree, server.names["copy"])
+        _capture_round(server, names, None)
+        for turn in range(arguments.rounds):
+            captures.change_few(server.tree, turn)
+            tool("rsync", "--archive", f"{server.tree}/", server.names["copy"])
+            captures.settle()
+            shift = turn % 2 * 2  # find and the second capture stay together
+            rows += _capture_round(server, names[shift:] + names[:shift], turn)
+        size = captures.newest(server).stat().st_size
+        captures.forget(server)
+    table = _capture_table(rows)
+    _report(arguments, rows, table, {"paths": paths, "overlay": size})
+    _say(f"{paths} paths; the overlay has {captures.mib(size)} MiB")
+
+
+def run_memory(arguments: argparse.Namespace) -> None:
+    """A first and a second capture of many small files; how much memory all processes had together."""
+    with _server(arguments, 5_000) as server:
+        _say(f"making {MANY_FILES} files in {server.tree}")
+        captures.fill_small(server.tree, MANY_FILES)
+        captures.settle()
+        rows, lines = [], []
+        for name in (captures.FIRST, captures.AGAIN):
+            together: list[int] = []
+            with captures.memory_watched(together):
+                rows.append(_capture_run(server, name, 0))
+            each = rows[-1]
+            lines.append(
+                (name, number(each.wall), captures.mib(each.peak), captures.mib(together[0]))
+            )
+    head = ("capture of a million files", "wall s", "largest process MiB", "all processes MiB")
+    _report(arguments, rows, markdown(head, lines), {"files": MANY_FILES})
+
+
+@contextmanager
+def _server(arguments: argparse.Namespace, need_mib: int) -> Iterator[captures.Server]:
+    _require_root_and_programs()
+    place = _place(arguments)
+    disks.require_memory(place, need_mib)
+    with disks.work_folder(place) as work:
+        os.environ["ETSCLONE_STATE"] = str(work / "state")
+        with captures.server(work, arguments.etsclone) as server:
+            log = {"fresh": str(work / "fresh"), "output": str(work / "output")}
+            yield replace(server, names=server.names | log)
+
+
+def _capture_round(server: captures.Server, names: Sequence[str], turn: int | None) -> list[Row]:
+    return [_capture_run(server, name, turn) for name in names]
+
+
+def _capture_run(server: captures.Server, name: str, turn: int | None) -> Row:
+    sample = timed([captures.COMMANDS[name]], server.names, warm=True)
+    _say(
+        f"round {0 if turn is None else turn + 1}  {sample.wall:7.2f} s  {sample.cpu:6.2f} s CPU  {name}"
+    )
+    return Row(turn or 0, name, sample.wall, sample.cpu, sample.peak)
+
+
+def _capture_table(rows: Sequence[Row]) -> str:
+    head = ("", "wall s", "CPU s", "ratio", "peak MiB")
+    return markdown(
+        head,
+        [
+            (
+                name,
+                number(median_of(rows, name, "wall")),
+                number(median_of(rows, name, "cpu")),
+                number(median_ratio(rows, name, captures.RATIOS[name]))
+                if name in captures.RATIOS
+                else "1.00",
+                number(median_of(rows, name, "peak") / MIB, 0),
+            )
+            for name in captures.COMMANDS
         ],
     )
 

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from etsclone.model.scope import Scope
 from etsclone.model.tree import Kind
 from etsclone.overlay import inventory
 from etsclone.overlay.apply import apply_plan, verify_scope
+from etsclone.overlay.listing import Aids, list_tree
 from etsclone.overlay.payload import Archived, Payload, read_payload, write_payload
 from etsclone.overlay.scan import Scan, scan
 from etsclone.plan.tree import plan_tree
@@ -90,11 +92,14 @@ def capture(root: Path) -> tuple[Payload, bytes, Archived]:
     with (
         open(root.parent / "payload", "w+b") as packed,
         open(root.parent / "inventory", "w+b") as listing,
+        ExitStack() as files,
     ):
+        spools = [files.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
 
         def work() -> Archived:
-            with inventory.writing(listing) as add:
-                seen = scan("/", SCOPE, listed=add)
+            with inventory.writing_lines(listing) as write:
+                list_tree("/", SCOPE, write, started_ns=0, aids=Aids(spools=spools))
+            seen = scan("/", SCOPE)
             archived = write_payload(packed, "/", seen.scope)
             packed.flush()
             listing.flush()
@@ -146,12 +151,16 @@ from etsclone.overlay.apply import apply_plan, verify_scope
 from etsclone.overlay.payload import read_payload, write_payload
 from etsclone.overlay.scan import scan
 from etsclone.overlay import inventory
+from etsclone.overlay.listing import Aids, list_tree
 from etsclone.plan.tree import plan_tree
+import tempfile
+spools = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
 scope = Scope({SCOPE.role!r}, {SCOPE.disk!r})
 packed, listing = open({str(role.parent / "p")!r}, "w+b"), open({str(role.parent / "i")!r}, "w+b")
 def capture():
-    with inventory.writing(listing) as add:
-        seen = scan("/", scope, listed=add)
+    with inventory.writing_lines(listing) as write:
+        list_tree("/", scope, write, started_ns=0, aids=Aids(spools=spools))
+    seen = scan("/", scope)
     archived = write_payload(packed, "/", seen.scope)
     packed.flush()
     return archived

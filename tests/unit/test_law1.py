@@ -2,15 +2,17 @@
 
 import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
-from oracle import Sight, acl, links, look
+from oracle import STATE_FLAGS, Sight, acl, inode_flags, links, look
 
 from etsclone.errors import ScopeConflict, UnsafePath
 from etsclone.model.scope import Scope
@@ -46,6 +48,13 @@ TARGETS = [b"a", b"/a", b"../../..", b"/etc/hostname", b"\xff", b"t" * 200]
 # Only root may give attributes to a file that nobody may write.
 READ_ONLY = 0o440 if os.geteuid() == 0 else 0o640
 OWNERS = [0, 0, 7, 3_000_000] if os.geteuid() == 0 else [os.geteuid()]
+# What root alone may give, and not on every filesystem that the tests may run on.
+ATTRIBUTES = ["user.etsclone=%test"]
+FLAGS = [0]
+if os.geteuid() == 0:
+    ATTRIBUTES += ["trusted.etsclone", "security.selinux"]
+    FLAGS += [0, 0, 0, STATE_FLAGS["i"], STATE_FLAGS["a"] | STATE_FLAGS["d"], STATE_FLAGS["A"]]
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Node:
     owner: int = OWNERS[0]
     mtime_ns: int = 0
     attribute: bytes | None = None
+    attribute_name: str = ATTRIBUTES[0]
+    flags: int = 0
     acl_user: int | None = None
 
 
@@ -67,6 +78,8 @@ common = {
     "owner": st.sampled_from(OWNERS),
     "mtime_ns": st.sampled_from(TIMES),
     "attribute": st.sampled_from([None, None, b"", b"\x00\xff=\n"]),
+    "attribute_name": st.sampled_from(ATTRIBUTES),
+    "flags": st.sampled_from(FLAGS),
     "acl_user": st.sampled_from([None, None, 7, 1000]),
 }
 file_modes = st.sampled_from([0o644, 0o600, 0o755, 0o4755, READ_ONLY])
@@ -83,7 +96,11 @@ nodes = st.one_of(
     st.builds(Node, st.just("symlink"), st.sampled_from(TARGETS), st.just(0o777), **common),
     st.builds(Node, st.just("fifo"), st.just(b""), file_modes, **common),
     st.builds(Node, st.just("hard link")),
+    st.builds(Node, st.just("socket"), st.just(b""), file_modes, **common),
 )
+if os.geteuid() == 0:
+    nodes |= st.builds(Node, st.just("capable"), st.sampled_from(CONTENTS), file_modes, **common)
+    nodes |= st.builds(Node, st.sampled_from(["char", "block"]), st.just(b""), file_modes, **common)
 names = st.sampled_from([b"a", b"b"]) | st.sampled_from(NAMES)
 paths = st.lists(names, min_size=1, max_size=4).map(tuple)
 recipes = st.lists(st.tuples(paths | paths | st.sampled_from(DEEP), nodes), min_size=2, max_size=12)
@@ -103,6 +120,7 @@ scopes = st.builds(
 def build(root: Path, recipe: Recipe) -> None:
     """Make the tree of a recipe; what cannot be made (below a file, on top of something) is left out."""
     files: list[bytes] = []
+    made: list[tuple[bytes, Node]] = []
     folders: list[tuple[bytes, Node]] = [(os.fsencode(root), Node("folder", mode=0o755))]
     for parts, node in recipe:
         path = os.path.join(os.fsencode(root), *parts)
@@ -115,8 +133,14 @@ def build(root: Path, recipe: Recipe) -> None:
         _make(path, node, files)
         if node.kind == "folder":
             folders.append((path, node))
+        if node.kind in ("folder", "file", "sparse", "capable"):
+            made.append((path, node))
     for path, node in sorted(folders, key=lambda item: item[0], reverse=True):
         _finish(path, node)
+    # Last: nothing can be made in what is immutable, nor linked to it.
+    for path, node in made:
+        if node.flags:
+            inode_flags(path, node.flags)
 
 
 def _is_folder(path: bytes) -> bool:
@@ -129,8 +153,8 @@ def _make(path: bytes, node: Node, files: list[bytes]) -> None:
         return
     if node.kind == "symlink":
         os.symlink(node.content, path)
-    elif node.kind == "fifo":
-        os.mkfifo(path)
+    elif node.kind in SPECIAL:
+        os.mknod(path, SPECIAL[node.kind] | 0o600, os.makedev(259, 70000))
     elif node.kind == "hard link":
         if files:
             os.link(files[-1], path)
@@ -139,6 +163,14 @@ def _make(path: bytes, node: Node, files: list[bytes]) -> None:
         _make_file(path, node)
         files.append(path)
     _finish(path, node)
+
+
+SPECIAL = {
+    "fifo": stat.S_IFIFO,
+    "socket": stat.S_IFSOCK,
+    "char": stat.S_IFCHR,
+    "block": stat.S_IFBLK,
+}
 
 
 def _make_file(path: bytes, node: Node) -> None:
@@ -153,9 +185,11 @@ def _finish(path: bytes, node: Node) -> None:
     os.chown(path, node.owner, os.getegid(), follow_symlinks=False)
     if node.kind != "symlink":
         os.chmod(path, node.mode)
-    if node.kind in ("file", "sparse", "folder"):
+    if node.kind in ("file", "sparse", "capable", "folder"):
         if node.attribute is not None:
-            os.setxattr(path, "user.etsclone=%test", node.attribute)
+            os.setxattr(path, node.attribute_name, node.attribute)
+        if node.kind == "capable":
+            os.setxattr(path, "security.capability", CAPABILITY)
         if node.acl_user is not None:
             os.setxattr(path, "system.posix_acl_access", acl(node.acl_user, 4, node.mode))
     os.utime(path, ns=(node.mtime_ns, node.mtime_ns), follow_symlinks=False)
@@ -181,7 +215,10 @@ def rebuild(root: Path, payload: Payload, scope: Scope) -> None:
 
 
 def within(sight: Sight, scope: Scope) -> Sight:
-    return {path: seen for path, seen in sight.items() if path in scope}
+    """What an overlay keeps: all but sockets."""
+    return {
+        path: seen for path, seen in sight.items() if path in scope and not stat.S_ISSOCK(seen.mode)
+    }
 
 
 def without(sight: Sight, scope: Scope) -> Sight:
@@ -194,6 +231,15 @@ def link_sets(root: Path, scope: Scope, *, in_scope: bool) -> set[frozenset[byte
         frozenset(path for path in group if (path in scope) == in_scope) for group in links(root)
     )
     return {group for group in sets if group}
+
+
+def unlock(top: Path) -> None:
+    """Let everything be removed again."""
+    for folder, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if (path.is_dir() or path.is_file()) and not path.is_symlink() and inode_flags(path):
+                inode_flags(path, 0)
 
 
 def check_law(clone: Path, role: Path, scope: Scope) -> None:
@@ -209,6 +255,7 @@ def check_law(clone: Path, role: Path, scope: Scope) -> None:
             return
         after = look(clone)
         assert within(after, scope) == within(wanted, scope)
+        assert not [path for path in after if path in scope and path not in within(after, scope)]
         assert link_sets(clone, scope, in_scope=True) == link_sets(role, scope, in_scope=True)
         assert link_sets(clone, scope, in_scope=False) == outer_links
         ways = {folder for path in within(wanted, scope) for folder in ancestors(path)}
@@ -235,7 +282,8 @@ def _no_waiting_for_disks() -> Iterator[None]:
 @pytest.mark.timeout(1800)
 @given(primary=recipes, secondary=recipes, scope=scopes)
 def test_role_inversion(tmp_path: Path, primary: Recipe, secondary: Recipe, scope: Scope) -> None:
-    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder, ExitStack() as cleanup:
+        cleanup.callback(unlock, Path(folder))
         trees = {name: Path(folder, name) for name in ("p", "s", "p2", "s2")}
         for name, tree in trees.items():
             tree.mkdir()

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import tempfile
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from etsclone.chroot import in_chroot, require_root
 from etsclone.commands.brd.drift import unclaimed_notes
 from etsclone.commands.brd.inspect import header_facts
 from etsclone.commands.brd.recipients import site_checked
+from etsclone.commands.listings import listing_aids
 from etsclone.commands.output import add_json, ask_passphrase, print_json
 from etsclone.commands.packages import installed_by_rpm
 from etsclone.commands.system import System, system_at, system_on_disk
@@ -22,13 +24,13 @@ from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
 from etsclone.model.scope import Scope
-from etsclone.model.tree import Entry
 from etsclone.overlay import inventory
 from etsclone.overlay.checked import Check
 from etsclone.overlay.container import measure, read_envelope, write_overlay
-from etsclone.overlay.content import content_digest, noted
+from etsclone.overlay.content import LinesDigest, content_digest, noted
 from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS, digest
 from etsclone.overlay.heldkey import HeldKey, load_key
+from etsclone.overlay.listing import NO_AIDS, Aids, list_tree
 from etsclone.overlay.packages import dpkg_packages
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
@@ -44,12 +46,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What the child process inside the system tells: host name, how many paths, and what people should know; and the
-    digests of payload and inventory, before they were sealed."""
+    """What the child process inside the system tells: host name, how many paths, how many files were read for the
+    listing, what people should know, and the digests of payload and inventory before they were sealed."""
 
     host: str
     paths: int
     listed: int
+    read: int
     warnings: tuple[str, ...]
     contents: tuple[str, str]
 
@@ -82,6 +85,11 @@ def configure(parser: ArgumentParser) -> None:
         type=Path,
         help="allowed_signers file to trust the overlays by that this one is compared with",
     )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="read every file, also those that are as the last capture saw them",
+    )
     add_json(parser)
 
 
@@ -111,7 +119,10 @@ def run(arguments: Namespace) -> None:
         tempfile.TemporaryFile() as listing,
         store.new_overlay(arguments.role) as new,
     ):
-        captured = capture_system(system, profile.scope, payload, listing, recipients)
+        with listing_aids(store.pair, arguments.role, full=arguments.full) as aids:
+            captured = capture_system(
+                system, profile.scope, payload, listing, recipients=recipients, aids=aids
+            )
         header = _header(store, profile, new, system, captured, (payload, listing))
         content = content_digest(header, captured.contents, recipients)
         check = still_true(store, new, content, header.created)
@@ -143,35 +154,48 @@ def capture_system(
     scope: Scope,
     payload: BinaryIO,
     listing: BinaryIO,
+    *,
     recipients: Sequence[str] = (),
+    aids: Aids = NO_AIDS,
 ) -> Captured:
     """Fill the two files from inside the system, sealed if they are to be, and rewind them."""
+    started_ns = time.time_ns()
     rpm, notes = installed_by_rpm(system.folder)
 
     def work() -> Captured:
-        listed = 0
-        packages = rpm if rpm.packages else dpkg_packages("/")
-        with (
-            sealing(listing, recipients) as sealed,
-            noted(sealed, times=False) as found,
-            inventory.writing(found.file, packages) as add,
-        ):
-
-            def count(entry: Entry) -> None:
-                nonlocal listed
-                listed += 1
-                add(entry)
-
-            seen = scan("/", scope, skip=system.skip, listed=count)
+        seen = scan("/", scope, skip=system.skip)
         with sealing(payload, recipients) as sealed, noted(sealed) as kept:
             archived = write_payload(kept.file, "/", seen.scope)
+        installed = rpm if rpm.packages else dpkg_packages("/")
+        found = LinesDigest(inventory.head(installed.packages))
+        with (
+            sealing(listing, recipients) as sealed,
+            inventory.writing_lines(sealed, installed.packages) as write,
+        ):
+
+            def put(lines: bytes) -> None:
+                found.add(lines)
+                write(lines)
+
+            listed = list_tree(
+                "/",
+                scope,
+                put,
+                started_ns=started_ns,
+                skip=system.skip,
+                packages=installed.owners,
+                aids=aids,
+            )
         payload.flush()
         listing.flush()
+        # Both read the files of the scope: what changes meanwhile is told once.
+        warnings = dict.fromkeys((*notes, *seen.warnings, *archived.warnings, *listed.warnings))
         return Captured(
             _host_name(),
             len(archived.tree),
-            listed,
-            (*notes, *seen.warnings, *archived.warnings),
+            listed.paths,
+            listed.read,
+            tuple(warnings),
             (kept.digest, found.digest),
         )
 
@@ -241,6 +265,7 @@ def _report(new: NewOverlay, header: Header, captured: Captured, *, as_json: boo
             "size": size,
             "paths": captured.paths,
             "listed": captured.listed,
+            "read": captured.read,
         }
         print_json(header_facts(header) | facts | {"warnings": list(captured.warnings)})
         return
@@ -248,7 +273,8 @@ def _report(new: NewOverlay, header: Header, captured: Captured, *, as_json: boo
         print(f"note: {warning}")
     print(f"{path}: generation {header.generation} of {header.role} ({header.host}), {human(size)}")
     print(
-        f"{captured.paths} paths of the role are kept, {captured.listed} paths of the system are listed"
+        f"{captured.paths} paths of the role are kept, {captured.listed} paths of the system are listed,"
+        f" {captured.read} files were read for it"
     )
     if header.sealed:
         print("sealed: only a recovery key opens it")

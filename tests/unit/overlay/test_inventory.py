@@ -12,6 +12,7 @@ from etsclone.errors import HostilePayload
 from etsclone.model.scope import Scope
 from etsclone.model.tree import Entry, Kind
 from etsclone.overlay import inventory
+from etsclone.overlay.listing import list_tree
 from etsclone.overlay.scan import scan
 from etsclone.units import MIB
 
@@ -70,8 +71,9 @@ def test_a_whole_tree(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/x").write_text("x")
     out = io.BytesIO()
-    with inventory.writing(out) as add:
-        found = scan(str(tmp_path), Scope(("/etc/x",)), listed=add)
+    with inventory.writing_lines(out) as write:
+        list_tree(str(tmp_path), Scope(()), write, started_ns=0)
+    found = scan(str(tmp_path), Scope(("/etc/x",)))
     entries = unpacked(out.getvalue())
     assert [entry.path for entry in entries] == [b"/", b"/etc", b"/etc/x"]
     assert entries[2] == found.scope[b"/etc/x"]

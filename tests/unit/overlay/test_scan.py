@@ -12,7 +12,8 @@ from oracle import acl
 
 from etsclone.model.scope import Scope
 from etsclone.model.tree import STAGING, Entry, Kind
-from etsclone.overlay import files
+from etsclone.overlay import files, inventory
+from etsclone.overlay.listing import list_tree
 from etsclone.overlay.scan import Scan, scan
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -29,9 +30,9 @@ def seen(root: Path, *role: str, **rest: tuple[str, ...]) -> Scan:
 
 
 def listing(root: Path, scope: Scope, skip: tuple[bytes, ...] = ()) -> list[Entry]:
-    entries: list[Entry] = []
-    scan(str(root), scope, skip=skip, listed=entries.append)
-    return entries
+    lines: list[bytes] = []
+    list_tree(str(root), scope, lines.append, started_ns=0, skip=skip)
+    return [inventory.entry_of(line) for line in b"".join(lines).splitlines()]
 
 
 def test_entry_of_a_file(tmp_path: Path) -> None:
@@ -101,6 +102,10 @@ def test_hard_links_inside_the_scope_only(tmp_path: Path) -> None:
         b"/etc/b": b"/etc/a",
         b"/etc/c": b"/etc/a",
     }
+    assert seen(tmp_path, "/etc").warnings == (
+        "/etc/a is a hard link: 1 more of its names are outside of the scope and will not be linked",
+    )
+    assert not seen(tmp_path, "/etc", "/0").warnings
 
 
 def test_what_stands_around_the_scope(tmp_path: Path) -> None:

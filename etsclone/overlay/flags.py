@@ -1,0 +1,89 @@
+"""Flags of inodes (chattr(1)): those that are state of a file and not of the filesystem that it lies on.
+
+Only regular files and folders have them. What concerns the place of the blocks (no copy on write, compression, extents)
+or is no longer heeded by any filesystem (secure deletion, undelete) is not kept: a clone's filesystem may be another.
+Source: FS_IOC_GETFLAGS and its kin in include/uapi/linux/fs.h.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from etsclone.errors import EtscloneError
+from etsclone.model.tree import FLAGS
+
+_GETFLAGS, _SETFLAGS = (
+    0x80086601,
+    0x40086602,
+)  # as 64-bit machines have them; the value is an int all the same
+_APPEND, _IMMUTABLE = 0x20, 0x10
+_BITS = dict(zip(FLAGS, (_APPEND, _IMMUTABLE, 0x40, 0x80, 0x10000, 0x08), strict=True))
+_KEPT = sum(_BITS.values())
+_CASEFOLD = 0x40000000
+_LOCKS = _APPEND | _IMMUTABLE
+_UNKNOWN = {errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+def read_flags(descriptor: int) -> tuple[str, ...]:
+    """The flags of a file or folder, in the order of `FLAGS`; none where the filesystem has none."""
+    bits = _get(descriptor) & _KEPT
+    return tuple(name for name, bit in _BITS.items() if bits & bit) if bits else ()
+
+
+def write_flags(descriptor: int, wanted: tuple[str, ...]) -> bool:
+    """Give a file or folder these flags, and leave alone what is not kept; whether that changed anything.
+
+    Raises:
+        EtscloneError: when its filesystem cannot hold them.
+        OSError: when the system refuses anything else.
+    """
+    old = _get(descriptor)
+    new = old & ~_KEPT | sum(_BITS[name] for name in wanted)
+    if new == old:
+        return False
+    try:
+        _set(descriptor, new)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+        raise EtscloneError(
+            f"the filesystem cannot hold the flags {', '.join(wanted)}",
+            hint="remove them with chattr on the captured server and capture again, or take another filesystem",
+        ) from error
+    if _get(descriptor) & _KEPT != new & _KEPT:
+        raise EtscloneError(f"the filesystem did not take the flags {', '.join(wanted)}")
+    return True
+
+
+def folds_case(descriptor: int) -> bool:
+    """Whether names that differ in case only are one in this folder (chattr's F: ext4, f2fs)."""
+    return bool(_get(descriptor) & _CASEFOLD)
+
+
+@contextmanager
+def unlocked(descriptor: int) -> Iterator[None]:
+    """Take away what forbids changes (immutable, append-only), and give it back, if the last name is not gone then."""
+    old = _get(descriptor)
+    if old & _LOCKS:
+        _set(descriptor, old & ~_LOCKS)
+    try:
+        yield
+    finally:
+        if old & _LOCKS and os.fstat(descriptor).st_nlink:
+            _set(descriptor, old)
+
+
+def _get(descriptor: int) -> int:
+    try:
+        answer = fcntl.ioctl(descriptor, _GETFLAGS, bytes(8))
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            return 0
+        raise
+    return int.from_bytes(answer[:4], "little")
+
+
+def _set(descriptor: int, flags: int) -> None:
+    fcntl.ioctl(descriptor, _SETFLAGS, flags.to_bytes(8, "little"))
