@@ -90,7 +90,8 @@ umount /srv/inside
     vm.check(on(vm, make, type=version, more=more, device="/dev/mapper/inside"))
     part = clone(vm)
     assert part["content"] == "crypto_LUKS"
-    assert part["method"] == f"LUKS, partclone.{kind}"
+    method = {"ext4": "block bitmaps", "btrfs": "partclone.btrfs"}[kind]
+    assert part["method"] == f"LUKS, {method}"
     assert part["used"] < SIZE * MIB // 2
     look = """
 sha256sum < /dev/mapper/inside > /dev/null
@@ -132,7 +133,7 @@ mkfs.ext4 -q /dev/hidden/data
 """
     vm.check(on(vm, make, type="luks2", more="", device="/dev/hidden/data"))
     part = clone(vm, "--live")
-    assert part["method"] == "LUKS, lvm2 metadata, partclone.ext4"
+    assert part["method"] == "LUKS, lvm2 metadata, block bitmaps"
     assert part["used"] < SIZE * MIB // 2
     look = """
 sha256sum < /srv/inside/random
@@ -167,7 +168,7 @@ mkfs.ext4 -q /dev/md0
         vm.check("umount /srv/inside")
     part = clone(vm, *(["--live"] if live else []))
     assert part["content"] == "linux_raid_member"
-    assert part["method"] == "md mirror, partclone.ext4"
+    assert part["method"] == "md mirror, block bitmaps"
     assert part["used"] < SIZE * MIB // 2
     look = """
 umount /srv/inside || true

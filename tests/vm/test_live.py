@@ -187,7 +187,7 @@ touch /srv/esp/again /srv/data/again /srv/logs/again
 """.replace("CLONE", clone(pair, "--json", "--rate-limit=4M")).replace("SIGNAL", signal)
     out = pair.check(on(pair, script))
     assert out.splitlines()[:2] == ["2", "1"]
-    assert f"ended with {code}" in out
+    assert f"ended with {code}" in out, out
     assert snapshots(pair) == ""
     assert pair.run(on(pair, "sfdisk --json {target}")).code != 0
 
