@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from test_commands import _keep_signal_handlers, run_cli
+from test_commands import run_cli
 
 from etsclone.commands.brd import recipients
 from etsclone.commands.brd.recipients import site_checked
@@ -19,8 +19,6 @@ from etsclone.overlay.container import measure, write_overlay
 from etsclone.overlay.header import SEALED_MEMBERS
 from etsclone.overlay.signing import generate_key, load_private_key
 from etsclone.store.folder import Store, open_store
-
-__all__ = ["_keep_signal_handlers"]
 
 AGE = "age1qvr3y2l0e0ec2cekkke2zxce75wg2mkrxcwp0p07q8a8trghafkqg9pvcv"
 SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICk113kggmCce96wcJSJxHX6XE6q4pXTaQAINM8qlCKJ the safe"
