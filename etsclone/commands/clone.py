@@ -131,7 +131,7 @@ def run(arguments: Namespace) -> None:
             plan = make_plan(
                 source,
                 target,
-                _wishes(arguments, earlier, share=may_share(source, target)),
+                _wishes(arguments, earlier, share=may_share(source, target) and not still.view),
                 swap_header_only=arguments.swap_header_only or still.swap_in_use,
                 frozen=still.devices,
                 view=still.view,

@@ -143,12 +143,14 @@ def seen(link: Link) -> Known | None:
 
 
 def check_newest(store: Store, role: str, newest: Known) -> None:
-    """Refuse the newest generation of a store when this machine has seen a newer one.
+    """Refuse the newest generation of a store when this machine has seen a newer one, or the store itself tells of one.
 
     Raises:
         StoreRolledBack: when it has, or has seen another one of this number.
     """
-    if wrong := not_newest(newest, recall(store.pair, role).newest):
+    last = store.history(role)[-1].number
+    cut = f"of generation {last} only the header is here" if last > newest.generation else ""
+    if wrong := cut or not_newest(newest, recall(store.pair, role).newest):
         raise StoreRolledBack(
             f"{store.path} is not up to date for role {role}: {wrong}",
             hint="find the store that has it; to take this one all the same, give --generation"

@@ -40,10 +40,16 @@ def listing_aids(pair: str, role: str, *, full: bool) -> Iterator[Aids]:
                 old = files.enter_context(path.open("rb"))
         except (EtscloneError, OSError) as error:
             logger.warning("what is listed is not remembered: %s", error)
-        yield Aids(spools, old, keep)
-        if keep:
-            # Not synced: what a power cut leaves of it has a wrong digest, and is not believed.
-            os.replace(path.with_name(aside_name(path.name)), path)
+        aside = path.with_name(aside_name(path.name))
+        try:
+            yield Aids(spools, old, keep)
+            if keep:
+                # Not synced: what a power cut leaves of it has a wrong digest, and is not believed.
+                with contextlib.suppress(OSError):
+                    os.replace(aside, path)
+        finally:
+            if keep:
+                aside.unlink(missing_ok=True)
 
 
 def _opened_aside(path: Path, files: contextlib.ExitStack) -> BinaryIO:

@@ -24,7 +24,7 @@ from etsclone.overlay.payload import read_payload
 from etsclone.overlay.sealing import Identities
 from etsclone.plan.guards import target_refusals
 from etsclone.progress import print_event
-from etsclone.store.folder import Store, open_store
+from etsclone.store.folder import Generation, Store, open_store
 from etsclone.store.memory import remember_newest
 from etsclone.store.receipts import save_receipt
 
@@ -78,12 +78,12 @@ def run(arguments: Namespace) -> None:
     sign = signer(arguments.key)
     identities = given_identities(arguments)
     store = open_store(arguments.store)
-    path = store.overlay(arguments.role, arguments.generation)
+    asked = store.generation(arguments.role, arguments.generation)
     _check_target(arguments)
     started = datetime.now(UTC)
     with contextlib.ExitStack() as stack:
         with _system(arguments, writable=False) as system:
-            overlay = _verified(path, store, arguments, system, identities)
+            overlay = _verified(asked, store, arguments, system, identities)
             stack.enter_context(overlay)
             _check_clone(overlay.header, system)
             newest = Known(overlay.header.generation, overlay.digest)
@@ -138,7 +138,11 @@ def _check_target(arguments: Namespace) -> None:
 
 
 def _verified(
-    path: Path, store: Store, arguments: Namespace, system: System, identities: Identities | None
+    asked: Generation,
+    store: Store,
+    arguments: Namespace,
+    system: System,
+    identities: Identities | None,
 ) -> VerifiedOverlay:
     trust = load_trust(
         arguments.trust,
@@ -147,11 +151,11 @@ def _verified(
         inside=_trust_inside(system),
     )
     return open_verified(
-        path,
+        asked.path,
         trust,
         role=arguments.role,
         pair=store.pair,
-        generation=arguments.generation,
+        generation=asked.number,  # whatever name somebody gave to a genuine but older one
         identities=identities,
     )
 

@@ -253,6 +253,9 @@ class ClearAccess:
         return extent.size == self.size and self.device in self.still
 
     def window(self, extent: Extent) -> AbstractContextManager[str]:
+        # As for a partition that is mounted: what is cached of it may be old.
+        with opened(self.device, writable=False) as descriptor:
+            flush(descriptor)
         return window(self.device, extent, self.sector_size)
 
     def unlocked(self, _extent: Extent) -> Unlocked | None:

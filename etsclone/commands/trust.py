@@ -1,5 +1,6 @@
 """Where trust in signatures comes from: what the administrator names, or what this system holds; never the store."""
 
+import os
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def _revoked_text(named: Path | None) -> str:
     try:
         return (named or SITE_REVOKED).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        if named is None:
+        if named is None and not os.path.lexists(SITE_REVOKED):  # a link to nowhere is a mistake
             return ""
         raise TrustRefused(f"there is no list of revoked keys {named}") from error
     except (OSError, UnicodeDecodeError) as error:

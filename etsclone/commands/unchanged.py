@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 
 from etsclone.commands.history import read_newest
+from etsclone.commands.trust import load_trust
 from etsclone.errors import EtscloneError
 from etsclone.model.history import Known
 from etsclone.overlay.checked import Check, write_check
-from etsclone.overlay.trust import Trust
 from etsclone.plan.history import older
 from etsclone.store.folder import NewOverlay, Store
 from etsclone.store.memory import Captured, recall, remember_capture, remember_newest
@@ -33,7 +33,7 @@ def still_true(store: Store, new: NewOverlay, content: str, now: datetime) -> Ch
     captured = _recalled(store, role, new)
     if new.previous is None or captured is None or captured.content != content:
         return None
-    trust = Trust.parse(store.signers_path.read_text(encoding="utf-8"))
+    trust = load_trust(store.signers_path)  # with what this system has revoked
     newest = read_newest(store, role, trust)
     if newest is None or newest.number != new.previous.number or newest.digest != captured.digest:
         return None

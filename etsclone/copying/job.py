@@ -157,7 +157,7 @@ def _refresh(run: CopyRun, step: Copy, given: Extents, *, shown: Report) -> Exte
     believed, rest = step.digests_kept, step.extents - given
     if believed:
         try:
-            check_samples(run, rest)
+            check_samples(run, rest, step.marks)
         except ComparisonFailed:
             believed = False
     with progress("refreshing", step.extents.size, shown=shown, done=given.size) as advance:

@@ -1,5 +1,6 @@
 """Bringing an old clone up to date: only the pieces that changed are written."""
 
+import itertools
 import random
 import threading
 
@@ -17,8 +18,10 @@ SAMPLES = 64
 """How many blocks of the target are looked at before its kept digests are believed."""
 
 
-def check_samples(run: CopyRun, extents: Extents) -> None:
-    """Read some blocks of the target, the first of each range among them, and compare them with the kept digests.
+def check_samples(run: CopyRun, extents: Extents, marks: Extents) -> None:
+    """Read some blocks of the target and compare them with the kept digests.
+
+    They are taken at random, and all that `marks` touches: where a filesystem that was mounted shows it.
 
     Raises:
         ComparisonFailed: when the target is not as the last clone left it.
@@ -41,7 +44,8 @@ def check_samples(run: CopyRun, extents: Extents) -> None:
     sampled = (
         block for number, block in enumerate(blocks) if number in chosen or block.start in firsts
     )
-    for_each_block(sampled, work, run.tuning, tick=run.tick)
+    marked = Blocks(extents & marks, run.tuning.block_size)
+    for_each_block(itertools.chain(marked, sampled), work, run.tuning, tick=run.tick)
 
 
 def refresh(run: CopyRun, extents: Extents, *, believed: bool) -> Extents:

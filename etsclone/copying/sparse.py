@@ -37,7 +37,8 @@ def _holes(descriptor: int, extent: Extent) -> Iterator[Extent]:
     position = extent.start
     while (start := os.lseek(descriptor, position, os.SEEK_HOLE)) < extent.end:
         position = min(_data_after(descriptor, start, extent.end), extent.end)
-        yield Extent(start, position)
+        if position > start:  # else somebody wrote there just now
+            yield Extent(start, position)
         if position == extent.end:
             return
 

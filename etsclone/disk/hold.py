@@ -174,6 +174,8 @@ def _take(holds: Sequence[Hold], taken: list[Hold]) -> dict[str, str] | None:
             hold.take()
         except EtscloneError as error:
             return {"message": error.message, "hint": error.hint}
+        except OSError as error:  # no memory, no process: what is held already must still be let go
+            return {"message": f"the source cannot be held still: {error.strerror}", "hint": ""}
         taken.append(hold)
     return None
 
@@ -181,7 +183,7 @@ def _take(holds: Sequence[Hold], taken: list[Hold]) -> dict[str, str] | None:
 def _released(hold: Hold) -> bool:
     try:
         hold.release()
-    except EtscloneError:
+    except (EtscloneError, OSError):
         return False
     return True
 

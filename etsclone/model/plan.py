@@ -124,7 +124,8 @@ class Copy:
 
     `retries` is how often a bad sector is tried again; `digests_kept` says that the digests of an earlier clone are
     there for a refresh to compare with. With `share` the target's file has the blocks of the source's, and only what
-    the filesystem does not share is copied.
+    the filesystem does not share is copied. `marks` are the beginnings of all filesystems: there it
+    shows that one was written to.
     """
 
     extents: Extents
@@ -133,6 +134,7 @@ class Copy:
     retries: int = 1
     digests_kept: bool = False
     share: bool = False
+    marks: Extents = field(default_factory=Extents)
 
 
 @dataclass(frozen=True, slots=True)

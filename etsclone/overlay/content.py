@@ -65,7 +65,7 @@ class LinesDigest:
 
 
 def content_digest(
-    header: Header, contents: tuple[str, str], recipients: Sequence[str] = ()
+    header: Header, contents: tuple[str, str], recipients: Sequence[str] = (), signer: str = ""
 ) -> str:
     """The sha256 (hex) over what was captured, whenever and by whichever version of zstd it was compressed.
 
@@ -76,6 +76,7 @@ def content_digest(
         header: the overlay's header; generation, predecessor, time and members do not count.
         contents: the digests of payload and inventory, as `noted` and `LinesDigest` give them.
         recipients: to whom they are sealed.
+        signer: the fingerprint of the key that signs: what a stolen key signed is not confirmed by a new one.
     """
     facts = (
         header.pair,
@@ -88,5 +89,6 @@ def content_digest(
         [[each.type, each.uuid] for each in header.clone.filesystems],
         contents,
         sorted(recipients),
+        signer,
     )
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -128,7 +128,7 @@ class Look:
         except FileNotFoundError:
             found = [(name, status) for name in names if (status := _status(folder, name))]
             names, statuses = [name for name, _ in found], [status for _, status in found]
-        return names, statuses, marks_of(statuses)
+        return names, statuses, marks_of(statuses, os.fstatvfs(folder).f_fsid)
 
     def _fresh(
         self,
@@ -215,7 +215,8 @@ class Look:
         while count := os.readv(descriptor, [self._buffer]):
             digest.update(self._buffer[:count])
             size += count
-            if count < _BUFFER:  # the end; were it not, the size would tell
+            # The end; a read that is short before it met a bad sector, which the next one tells.
+            if count < _BUFFER and size >= os.fstat(descriptor).st_size:
                 break
         return size, digest.hexdigest()
 

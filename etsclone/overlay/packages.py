@@ -49,7 +49,9 @@ def _status(text: bytes) -> tuple[tuple[Package, ...], set[bytes]]:
         fields = dict(_fields(paragraph))
         state = fields.get(b"Status", b"").split(b" ")[-1]
         configuration.update(
-            line.split(b" ")[1] for line in fields.get(b"Conffiles", b"").split(b"\n") if line
+            line.split(b" ")[1]
+            for line in fields.get(b"Conffiles", b"").split(b"\n")
+            if b" " in line.strip()
         )
         words = (fields.get(key, b"") for key in (b"Package", b"Architecture", b"Version"))
         if state not in _ABSENT:

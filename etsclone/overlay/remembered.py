@@ -9,16 +9,20 @@ and last the XXH3-128 digest of all before. A file whose digest is wrong is none
 for the disk. That guards against damage, not against root, who alone can write it. Numbers are little-endian.
 """
 
+import logging
 import os
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Self
 
 import xxhash
 
 from etsclone.units import KIB, MIB
+
+logger = logging.getLogger(__name__)
 
 _FIRST_LINE = b"etsclone listing 1\n"
 _DIGEST = 16
@@ -33,12 +37,20 @@ NEVER = bytes(_MARK.size)
 """The mark of what must be read again the next time: nothing has the inode number 0."""
 
 
-def marks_of(statuses: Sequence[os.stat_result]) -> list[bytes]:
-    """By what paths are known again: device, inode, mode, size, and when content and inode last changed."""
+def marks_of(statuses: Sequence[os.stat_result], volume: int) -> list[bytes]:
+    """By what paths are known again: device, inode, mode, size, and when content and inode last changed.
+
+    `volume` is the id of the filesystem (statvfs(3), f_fsid): another disk may get the same device number tomorrow.
+    """
     pack = _MARK.pack
     return [
         pack(
-            each.st_dev, each.st_ino, each.st_mode, each.st_size, each.st_mtime_ns, each.st_ctime_ns
+            each.st_dev ^ volume,
+            each.st_ino,
+            each.st_mode,
+            each.st_size,
+            each.st_mtime_ns,
+            each.st_ctime_ns,
         )
         for each in statuses
     ]
@@ -192,13 +204,24 @@ class Keeper:
         self._write(names + offsets + _TAIL.pack(len(names), len(offsets)))
         self._write(self._digest.digest())
         if self._out:
-            self._out.flush()  # the process may end without it: it is a child, with a copy of the file's buffer
+            with self._forgiven():
+                self._out.flush()  # the process may end without it: it is a child, with a copy of the file's buffer
 
     def _write(self, data: bytes) -> None:
         if self._out:
             self._digest.update(data)
             self._position += len(data)
-            self._out.write(data)
+            with self._forgiven():
+                self._out.write(data)
+
+    @contextmanager
+    def _forgiven(self) -> Iterator[None]:
+        """No space for what is only kept to be quick is no reason to fail: without its end the file is none."""
+        try:
+            yield
+        except OSError as error:
+            logger.warning("what is listed is not remembered: %s", error.strerror)
+            self._out = None
 
 
 def packed_records(descriptor: int, start: int, end: int) -> Iterator[bytes]:

@@ -185,6 +185,9 @@ def sealing(out: BinaryIO, recipients: Sequence[str]) -> Iterator[BinaryIO]:
         raise failures[0]
 
 
+_DRAINED = 1 << 16
+
+
 def _seal(
     reader: int, out: BinaryIO, keys: list[_Recipient], failures: list[BaseException]
 ) -> None:
@@ -195,6 +198,9 @@ def _seal(
             pyrage.encrypt_io(source, sink, keys)
         except (pyrage.EncryptError, OSError) as error:
             failures.append(EtscloneError(f"sealing failed: {error}"))
+            # Other processes may hold this end of the pipe too, and then closing it would not tell the writer.
+            while source.read(_DRAINED):
+                pass
     # First what really happened; the library only words it anew.
     failures[:0] = sink.errors
 

@@ -34,6 +34,10 @@ _TAIL_SIZE = 1 * MIB
 """How much of a target's end is erased first: an old backup table there could bring an old system back to life."""
 
 _BLOCK = 4 * KIB
+
+_SUPERBLOCKS = 128 * KIB
+"""The first bytes of a filesystem, which hold its superblock (that of btrfs lies at 64 KiB)."""
+
 _EXTENDED = frozenset({"5", "F", "85"})
 
 
@@ -101,12 +105,28 @@ def plan_clone(
         *(() if target.exists else (CreateImage(target.path, target.size),)),
         _erase(target, copied, wishes.mode),
         *_clearing(target, copied, wishes.unused),
-        Copy(copied, wishes.mode, wishes.verify, wishes.retries, wishes.digests_kept, wishes.share),
+        Copy(
+            copied,
+            wishes.mode,
+            wishes.verify,
+            wishes.retries,
+            wishes.digests_kept,
+            wishes.share,
+            _beginnings(maps) & copied,
+        ),
         *((CheckSnapshots(view.devices),) if view.devices else ()),
         *((growth.step,) if growth else ()),
         Seal((*tail, *(growth.seals if growth else ()), *head_writes(head))),
     )
     return ClonePlan(source, target, tuple(maps), steps, fingerprint, view=view)
+
+
+def _beginnings(maps: Sequence[UsedMap]) -> Extents:
+    """Where the superblocks are: the first bytes that are used of each partition and of each volume inside."""
+    starts = [each.extents.ranges[0].start for each in maps if each.extents.ranges]
+    starts += [volume.extent.start for each in maps for volume in each.volumes]
+    first = (align_down(start, PIECE) for start in starts)
+    return Extents.of(Extent(start, start + _SUPERBLOCKS) for start in first)
 
 
 def _without_moved(maps: Sequence[UsedMap], growth: Growth | None) -> Sequence[UsedMap]:

@@ -69,6 +69,7 @@ def what_differs(before: Entry, after: Entry) -> tuple[str, ...]:
         "target": before.target != after.target,
         "device": before.device != after.device,
         "mode": before.mode != after.mode,
+        "flags": before.flags != after.flags,
         "owner": before.uid != after.uid,
         "group": before.gid != after.gid,
         "time": before.mtime_ns != after.mtime_ns,

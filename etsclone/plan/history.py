@@ -24,6 +24,7 @@ def problems(role: str, links: Sequence[Link], known: Known | None) -> tuple[Pro
     for before, after in pairwise(firsts):
         found += _missing(role, before.number, after.number)
         found += _unlinked(before, after)
+    found += _cut_short(links)
     found += _forgotten(role, links, known) if known else []
     return tuple(sorted(found, key=lambda problem: problem.generation))
 
@@ -75,6 +76,19 @@ def _missing(role: str, before: int, after: int) -> Iterator[Problem]:
     elif first < last:
         message = f"generations {first} to {last} are missing, and were not pruned"
         yield Problem(Flaw.GAP, role, first, message)
+
+
+def _cut_short(links: Sequence[Link]) -> Iterator[Problem]:
+    """The newest generation is never pruned: where only its header is left, somebody took it away."""
+    if links and all(link.pruned for link in links if link.number == links[-1].number):
+        newest = links[-1]
+        yield Problem(
+            Flaw.ROLLBACK,
+            newest.role,
+            newest.number,
+            f"generation {newest.number} is the newest, and only its header is here",
+            newest.path,
+        )
 
 
 def _unlinked(before: Link, after: Link) -> Iterator[Problem]:

@@ -167,9 +167,17 @@ class Store:
         """The file of a role's overlay: of that generation, or of the newest.
 
         Raises:
+            StoreRefused: as `generation`.
+        """
+        return self.generation(role, generation).path
+
+    def generation(self, role: str, generation: int | None = None) -> Generation:
+        """A role's generation: that one, or the newest. Its number is what the name of its file says.
+
+        Raises:
             StoreRefused: when there is no such role, nothing was ever captured of it, or not this generation.
         """
-        found = {item.number: item.path for item in self.generations(role)}
+        found = {item.number: item for item in self.generations(role)}
         if not found:
             raise StoreRefused(
                 f"role {role} was never captured into {self.path}",

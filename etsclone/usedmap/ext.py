@@ -248,7 +248,10 @@ def _bitmaps(
 ) -> Iterator[tuple[Group, bytes]]:
     """The bitmaps of the groups that have one, in the order of the disk; neighbours are read at once."""
     size = superblock.block_size
-    mapped = {group.bitmap: group for group in groups if group.has_bitmap}
+    with_bitmap = [group for group in groups if group.has_bitmap]
+    mapped = {group.bitmap: group for group in with_bitmap}
+    if len(mapped) != len(with_bitmap):
+        raise FormatError("two groups have one bitmap")
     for run in Extents.of(Extent(block, block + 1) for block in mapped):
         data = region.read(run.start * size, run.size * size)
         for block in range(run.start, run.end):

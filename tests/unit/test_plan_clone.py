@@ -282,7 +282,17 @@ def test_wishes_are_passed_on() -> None:
     found = wished(GPT, gpt_head(), wishes)
     assert found.fingerprint == "mark"
     assert found.copy == Copy(
-        found.copied, CopyMode.REFRESH, VerifyMode.FULL, retries=7, digests_kept=True
+        found.copied,
+        CopyMode.REFRESH,
+        VerifyMode.FULL,
+        retries=7,
+        digests_kept=True,
+        marks=found.copy.marks,
+    )
+    # The beginning of each partition, where whoever mounts it leaves a trace.
+    assert all(
+        Extents.between(part.start, part.start + PIECE) - found.copy.marks == Extents()
+        for part in GPT.partitions
     )
 
 

@@ -36,9 +36,14 @@ def flaws(links: list[Link], known: Known | None = None) -> list[tuple[Flaw, int
 def test_whatever_was_pruned_a_whole_history_is_whole(
     last: int, pruned: set[int], seen: int
 ) -> None:
-    links = [replace(each, pruned=each.number in pruned) for each in history(last)]
+    links = [replace(each, pruned=each.number in pruned - {last}) for each in history(last)]
     known = Known(seen, f"a{seen}") if 0 < seen <= last else None
     assert flaws(links, known) == []
+
+
+def test_a_newest_generation_of_which_only_the_header_is_left_was_taken_away() -> None:
+    links = [*history(4), link(5, pruned=True), link(6, pruned=True)]
+    assert flaws(links) == [(Flaw.ROLLBACK, 6)]
 
 
 @given(st.integers(2, 12), st.data())

@@ -19,8 +19,8 @@ from etsclone.commands.listings import listing_aids
 from etsclone.commands.output import add_json, ask_passphrase, print_json
 from etsclone.commands.packages import installed_by_rpm
 from etsclone.commands.system import System, system_at, system_on_disk
+from etsclone.commands.trust import load_trust
 from etsclone.commands.unchanged import keep_check, remember_generation, still_true
-from etsclone.errors import TrustRefused
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
 from etsclone.model.scope import Scope
@@ -36,7 +36,6 @@ from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
 from etsclone.overlay.sealing import sealing
 from etsclone.overlay.signing import SigningKey
-from etsclone.overlay.trust import Trust
 from etsclone.profiles import load_profile
 from etsclone.store.folder import NewOverlay, Store, open_store
 from etsclone.units import human
@@ -107,7 +106,7 @@ def run(arguments: Namespace) -> None:
     recipients = site_checked(store)
     profile = load_profile(store.profile)
     key = load_key(arguments.key, lambda: ask_passphrase(arguments.key))
-    _check_signer(store, key, arguments.role)
+    signer = _check_signer(store, key, arguments.role)
     source = (
         system_on_disk(arguments.disk, writable=False)
         if arguments.disk
@@ -124,7 +123,7 @@ def run(arguments: Namespace) -> None:
                 system, profile.scope, payload, listing, recipients=recipients, aids=aids
             )
         header = _header(store, profile, new, system, captured, (payload, listing))
-        content = content_digest(header, captured.contents, recipients)
+        content = content_digest(header, captured.contents, recipients, signer.fingerprint)
         check = still_true(store, new, content, header.created)
         if check:
             keep_check(store, check, key.sign)
@@ -142,10 +141,7 @@ def run(arguments: Namespace) -> None:
 
 def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
     # An overlay that nobody will accept is worse than none: it looks like a backup.
-    try:
-        trust = Trust.parse(store.signers_path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrustRefused(f"cannot read {store.signers_path}: {error.strerror}") from error
+    trust = load_trust(store.signers_path)
     return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 

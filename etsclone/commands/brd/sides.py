@@ -121,8 +121,8 @@ def place_in(store: Store, role: str, generation: int | None = None) -> OverlayP
     Raises:
         StoreRefused: when there is no such role or generation.
     """
-    path = store.overlay(role, generation)
-    return OverlayPlace(path, store.signers_path, store, role, generation)
+    found = store.generation(role, generation)
+    return OverlayPlace(found.path, store.signers_path, store, role, found.number)
 
 
 def find_place(text: str) -> Place:

@@ -22,6 +22,7 @@ from copies import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etsclone.copying import refresh as refresh_module
 from etsclone.copying.job import CopyResult, copy_extents
 from etsclone.copying.passes import CopyRun, copy_pass
 from etsclone.copying.refresh import check_samples, refresh
@@ -54,7 +55,7 @@ def test_what_changed_is_written_and_nothing_else(
     with copying(folder, old, bytes(SIZE)) as run:
         copy_pass(run, ALL)
         rewrite(run.source, new)
-        check_samples(run, ALL)
+        check_samples(run, ALL, Extents())
         written = refresh(run, ALL, believed=believed)
         assert content_of(run.target) == new
         assert written == places.aligned(PIECE, SIZE)
@@ -69,7 +70,7 @@ def test_when_other_blocks_are_used_by_now(
     with copying(folder, old, trash, Extents.between(0, SIZE)) as run:
         copy_pass(run, before)
         rewrite(run.source, new)
-        check_samples(run, now)
+        check_samples(run, now, Extents())
         written = refresh(run, now, believed=True)
         left = overlaid(trash, old, before)
         assert content_of(run.target) == overlaid(left, new, now)
@@ -87,7 +88,7 @@ def test_a_target_that_was_changed_in_a_sampled_block_is_not_believed(
         copy_pass(run, ALL)
         flip(run.target, position)  # of so few blocks, every one is sampled
         with pytest.raises(ComparisonFailed, match="not as the last clone left it"):
-            check_samples(run, ALL)
+            check_samples(run, ALL, Extents())
         rewrite(run.source, new)
         result = job(run, step)
         assert content_of(run.target) == new
@@ -164,3 +165,20 @@ def test_a_disk_that_ends_early_is_a_device_error(tmp_path: Path, short: str) ->
         pytest.raises(DeviceError, match=f"the {short} ends early"),
     ):
         compare(source, target, ALL, tuning=one, advance=lambda _: None)
+
+
+@pytest.mark.parametrize(("position", "found"), [(3 * PIECE + 5, True), (5 * PIECE, False)])
+def test_the_beginnings_of_filesystems_are_always_looked_at(
+    folder: Path, position: int, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresh_module, "SAMPLES", 0)
+    marks = Extents.between(3 * PIECE, 4 * PIECE)
+    with copying(folder, bytes(range(256)) * (SIZE // 256), bytes(SIZE)) as run:
+        copy_pass(run, ALL)
+        flip(run.target, position)
+        caught = False
+        try:
+            check_samples(run, ALL, marks)
+        except ComparisonFailed:
+            caught = True
+    assert caught is found

@@ -192,6 +192,14 @@ def test_when_and_how_it_was_captured_does_not_count(header: Header) -> None:
     assert payload_digest(packed(b"payload", 19)) == payload_digest(packed(b"payload"))
 
 
+def test_who_signs_it_counts(header: Header) -> None:
+    """What a stolen key signed is not confirmed by the key that took its place."""
+    contents = ("a" * 64, "b" * 64)
+    assert content_digest(header, contents, signer="x") != content_digest(
+        header, contents, signer="y"
+    )
+
+
 def test_to_whom_it_is_sealed_counts(header: Header) -> None:
     contents = ("a" * 64, "b" * 64)
     assert content_digest(header, contents) != content_digest(header, contents, ["age1x"])

@@ -442,3 +442,32 @@ def test_who_brought_a_path_is_told_and_told_anew(tmp_path: Path) -> None:
         (b"/usr/tool", "new", 0),
         (b"/usr/tool", "", 0),
     ]
+
+
+def test_a_short_read_is_not_the_end_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a bad sector shows: what is before it is read, and only the next read fails."""
+    content = os.urandom(3000)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file").write_bytes(content)
+    real = os.readv
+    monkeypatch.setattr(
+        os, "readv", lambda descriptor, buffers: real(descriptor, [buffers[0][:1000]])
+    )
+    entry = inventory.entry_of(listed(tmp_path / "root")[0].splitlines()[-1])
+    assert (entry.size, entry.sha256) == (3000, hashlib.sha256(content).hexdigest())
+
+
+def test_a_full_state_folder_only_makes_the_next_listing_slow(tmp_path: Path) -> None:
+    put(tmp_path / "root" / "file")
+    lines: list[bytes] = []
+    with open("/dev/full", "wb", buffering=0) as full:
+        found = list_tree(
+            str(tmp_path / "root"),
+            NOTHING,
+            lines.append,
+            started_ns=LATER,
+            aids=Aids((), None, full),
+        )
+    assert found.paths == len(b"".join(lines).splitlines()) == 2
