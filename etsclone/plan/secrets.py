@@ -44,9 +44,16 @@ _PRIVATE_KEY = re.compile(
 )
 _VALUE = re.compile(
     r"(?i)\b([a-z0-9_.-]{0,40}"
-    r"(?:passw(?:or)?d|passphrase|secret|psk|private[ _-]?key|api[ _-]?key|token|community)"
-    r"[a-z0-9_-]*[\"']?\s*(?:[=:]|\s)\s*)(\S.*)"
+    r"(?:passw(?:or)?d|passphrase|secret|psk|private[ _-]?key|api[ _-]?key|token|community"
+    r"|bindpw|rootpw|requirepass|masterauth|identified\s+by)"
+    r"[a-z0-9_-]*[\"'\])]*\s*(?:[=:,>]|\s)\s*)(\S.*)"
 )
+_ASSIGNED = re.compile(
+    r"(?i)\b([a-z0-9_.-]{0,40}(?:(?<![a-z])pass|pwd|credentials?|[a-z]_key)[\"'\])]*\s*[=:,>]\s*)(\S.*)"
+)
+"""Words that also mean other things: only with a value assigned."""
+
+_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 
 MASK = "********"
 
@@ -74,7 +81,9 @@ def is_secret(
 
 def masked(line: str) -> str:
     """A line of a file that is no secret as a whole, without the value of what looks like a password."""
-    return _VALUE.sub(rf"\1{MASK}", line)
+    for pattern in (_VALUE, _ASSIGNED):
+        line = pattern.sub(rf"\1{MASK}", line)
+    return _IN_URL.sub(rf"\1{MASK}@", line)
 
 
 def _any_of(patterns: Iterable[str]) -> bytes:

@@ -432,3 +432,33 @@ def test_a_state_folder_that_cannot_be_written_is_no_obstacle(
     state_folder.write_text("in the way")
     with mounted(pair.disk("primary")) as root:
         assert int(str(captured(pair, root)["read"])) > 10
+
+
+def test_an_older_overlay_under_a_newer_name_is_refused(pair: Pair) -> None:
+    """Who can only add files to a store cannot bring an old state back."""
+    old = pair.overlay("primary")
+    shutil.copy(old, old.with_name("primary-000009.brd"))
+    clone = pair.disk("secondary")
+    before = content(clone)
+    refuses(rebuild(pair, clone, "primary"), 4, "generation")
+    assert content(clone) == before
+
+
+def test_a_revoked_key_captures_nothing(pair: Pair, tmp_path: Path) -> None:
+    """`/etc/etsclone/revoked_keys` of the server counts; here that is an /etc that nobody else sees."""
+    for name in ("upper/etsclone", "work"):
+        (tmp_path / "etc" / name).mkdir(parents=True)
+    shutil.copy(pair.folder / "primary.key.pub", tmp_path / "etc/upper/etsclone/revoked_keys")
+    layers = f"lowerdir=/etc,upperdir={tmp_path}/etc/upper,workdir={tmp_path}/etc/work"
+    key = pair.folder / "primary.key"
+    words = ("--role", "primary", "--key", key, "--disk", pair.disk("primary"))
+    script = 'mount -t overlay overlay -o "$0" /etc && exec "$@"'
+    argv = [sys.executable, "-m", "etsclone", "brd", "capture", pair.store, *words]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, layers, *map(str, argv)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refuses(done, 4, "revoked")
+    assert not (pair.overlay("primary").parent / "primary-000002.brd").exists()

@@ -106,6 +106,30 @@ def test_values_of_passwords_are_masked(line: str) -> None:
     assert SECRET not in "".join(found.lines)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'define("DB_PASSWORD", "hunter2");',
+        '$config["db_password"] = "hunter2";',
+        "<Password>hunter2</Password>",
+        "DB_PASS=hunter2",
+        "pwd: hunter2",
+        "bindpw hunter2",
+        "requirepass hunter2",
+        "auth_key = hunter2",
+        "CREATE USER x IDENTIFIED BY 'hunter2'",
+        "uri = postgres://user:hunter2@host/db",
+    ],
+)
+def test_other_ways_to_write_passwords_are_masked(line: str) -> None:
+    assert SECRET not in masked(line)
+
+
+@pytest.mark.parametrize("line", ["pass in on eth0", "http://host:80/x", "host_key_algorithms x"])
+def test_what_only_looks_a_little_like_one_is_shown(line: str) -> None:
+    assert masked(line) == line
+
+
 @pytest.mark.parametrize("line", ["option routers 10.0.0.1;", "+++ b/etc/secret.conf", "secret"])
 def test_other_lines_are_as_they_are(line: str) -> None:
     assert masked(line) == line
