@@ -244,7 +244,8 @@ def _report_unchanged(store: Store, check: Check, captured: Captured, *, as_json
         facts = {"unchanged": True, "path": str(path), "role": check.role}
         facts |= {"generation": check.generation, "digest": check.digest}
         checked = {"checked": f"{check.checked:%Y-%m-%dT%H:%M:%SZ}"}
-        print_json(facts | checked | {"warnings": list(captured.warnings)})
+        seen = {"paths": captured.paths, "listed": captured.listed, "read": captured.read}
+        print_json(facts | checked | seen | {"warnings": list(captured.warnings)})
         return
     for warning in captured.warnings:
         print(f"note: {warning}")
