@@ -6,6 +6,7 @@ spools, and this process puts them in the order of the inventory. Threads would 
 is Python.
 """
 
+import fcntl
 import os
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -214,7 +215,7 @@ class _Worker:
 
     def work(self) -> tuple[int, list[str]]:
         """Take units until there are no more."""
-        while number := os.read(self.queue, _NUMBER):
+        while number := self._take():
             unit, start = self.units[int.from_bytes(number, "little")], self.spool.tell()
             for packed in self._records(unit):
                 self.spool.write(packed)
@@ -222,6 +223,14 @@ class _Worker:
             report = _REPORT.pack(unit.number, self.number, start, self.spool.tell())
             os.write(self.reports, report)
         return self.look.read, self.look.warnings
+
+    def _take(self) -> bytes:
+        """The next number. The kernel does not lock the shared position of a memfd: two would get the same one."""
+        fcntl.lockf(self.queue, fcntl.LOCK_EX)
+        try:
+            return os.read(self.queue, _NUMBER)
+        finally:
+            fcntl.lockf(self.queue, fcntl.LOCK_UN)
 
     def _records(self, unit: _Unit) -> Iterator[bytes]:
         pending = [unit.path]
