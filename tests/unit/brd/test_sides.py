@@ -1,12 +1,20 @@
 """What a word of `brd diff` names, and how differences are written."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from etsclone.commands.brd import diff
 from etsclone.commands.brd.differences import package_line, path_line, print_comparison
-from etsclone.commands.brd.sides import OverlayPlace, TreePlace, find_place
+from etsclone.commands.brd.sides import (
+    OverlayPlace,
+    Side,
+    TreePlace,
+    find_place,
+    payloads_of,
+)
 from etsclone.errors import StoreRefused, UsageError
 from etsclone.model.diff import Change, Course, Difference, PackageChange
 from etsclone.model.scope import Scope
@@ -30,7 +38,7 @@ def test_places_in_a_store(store: Path) -> None:
     first = find_place(f"{store}:primary:1")
     assert isinstance(first, OverlayPlace)
     assert (first.path.name, first.role, first.generation) == ("primary-000001.brd", "primary", 1)
-    assert first.store is not None
+    assert first.pair == "school"
     file = find_place(str(store / "primary/primary-000001.brd"))
     assert isinstance(file, OverlayPlace)
     assert (file.signers, file.role) == (store / "allowed_signers", None)
@@ -83,3 +91,23 @@ def test_long_lists_end_somewhere(*, everything: bool, count: int) -> None:
     assert len(lines) == count
     assert lines[0] == "unclaimed, a rebuild would miss it: 150 paths"
     assert everything or lines[-1] == "  and 50 lines more: --all shows them"
+
+
+def test_equal_payloads_are_not_read() -> None:
+    def unread() -> BinaryIO:
+        raise AssertionError("read for nothing")
+
+    def side(payload: Callable[[], BinaryIO] | None, digest: str | None) -> Side:
+        return Side("x", "x", Scope(()), "", unread, payload, digest)
+
+    for left, right in (
+        (side(unread, "a"), side(unread, "a")),
+        (side(None, None), side(unread, "a")),
+        (side(unread, None), side(None, None)),
+    ):
+        with payloads_of(left, right) as payloads:
+            assert payloads is None
+    for digests in (("a", "b"), (None, None), ("a", None)):
+        sides = [side(unread, digest) for digest in digests]
+        with pytest.raises(AssertionError, match="read for nothing"), payloads_of(*sides):
+            pass
