@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Generic, NoReturn, TypeVar
 
-from etsclone.errors import EtscloneError, NotRoot
+from etsclone.errors import INTERRUPTIONS, EtscloneError, NotRoot
+from etsclone.kernel import die_with
 
 Result = TypeVar("Result")
-
-_INTERRUPTIONS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def require_root() -> None:
@@ -97,28 +96,31 @@ def forked(work: Callable[[], Result], name: str) -> Iterator[Child[Result]]:
     sys.stdout.flush()
     sys.stderr.flush()
     # Between the fork and the handlers below, ^C would let the child run on in the parent's code.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _child(work, writer)
+        _child(work, writer, parent)
     child: Child[Result] = Child(pid, reader, name)
     try:
         os.close(writer)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTIONS)
         yield child
     finally:
         # ^C: the child must be at rest before anybody unmounts its root.
         child.stop()
 
 
-def _child(work: Callable[[], object], writer: int) -> None:
+def _child(work: Callable[[], object], writer: int, parent: int) -> None:
     status = 1
     try:
+        # A parent that was killed can no longer tell anybody that the clone is still being worked in.
+        die_with(parent)
         # The terminal's ^C reaches both processes; the parent decides, and tells us by SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _interrupt)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPTIONS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTIONS)
         try:
             answer: tuple[bool, object] = (True, work())
         except EtscloneError as error:

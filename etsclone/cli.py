@@ -1,7 +1,6 @@
 """The command line: parser, logging, and the one place where an exception becomes an exit code."""
 
 import argparse
-import importlib
 import logging
 import signal
 import sys
@@ -10,16 +9,21 @@ from types import FrameType
 from typing import NoReturn
 
 from etsclone import __version__
-from etsclone.errors import EtscloneError, ExitCode, Interrupted, medium_error
+from etsclone.commands.late import Help, add_commands
+from etsclone.errors import INTERRUPTIONS, EtscloneError, ExitCode, Interrupted, medium_error
+from etsclone.model.tree import printable
 from etsclone.progress import print_event, tell_state
-from etsclone.run import INTERRUPTIONS
 
 COMMANDS = {
     "disks": "list the disks, what they hold, and which may be written to",
     "clone": "copy the used blocks of a disk to another disk or image, and verify them",
     "verify": "compare two disks over the blocks that the first one uses",
+    "release": "let a clone that was made with --quarantine be a disk like others",
     "brd": "keep what makes each server itself: capture, list, show, compare and verify signed overlays",
+    "check": "tell whether a rebuild of a clone gives exactly what was captured, and whether the clone is sound",
     "rebuild": "make a clone of either role the role that an overlay holds",
+    "mount": "mount the system of a disk, as its own fstab puts it together, to look at or to mend",
+    "umount": "undo what mount did: mounts, volumes, encrypted ones, arrays, loop devices",
     "doctor": "tell which external programs are installed and what each is for",
 }
 """The verbs, each a module of `etsclone.commands`, and what they are for."""
@@ -35,41 +39,47 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(_run(sys.argv[1:] if argv is None else argv))
 
 
-def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser for a command line; only the command that it names is imported, the others are just listed."""
+def build_parser() -> argparse.ArgumentParser:
+    """The parser for a command line."""
     parser = argparse.ArgumentParser(
         prog="etsclone",
         description="Clone the disks of a pair of servers, keep what makes each server itself, rebuild either role.",
         epilog="exit codes: 0 done and verified, 1 failed, 2 usage, 3 refused by a guard, 4 verification failed, "
         "5 device error, 130 interrupted",
+        formatter_class=Help,
     )
     parser.add_argument("--version", action="version", version=f"etsclone {__version__}")
     parser.add_argument(
         "-v", "--verbose", action="count", default=0, help="show the commands that are run"
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    named = next((word for word in words if not word.startswith("-")), None)
-    for name, purpose in COMMANDS.items():
-        command = commands.add_parser(name, help=purpose, description=_sentence(purpose))
-        if name == named:
-            importlib.import_module(f"etsclone.commands.{name}").configure(command)
+    add_commands(
+        parser,
+        {
+            name: (f"etsclone.commands.{name}.configure", purpose)
+            for name, purpose in COMMANDS.items()
+        },
+    )
     return parser
 
 
-def _sentence(purpose: str) -> str:
-    """What a command is for, as the first line of its help."""
-    return f"{purpose[0].upper()}{purpose[1:]}."
+class _Printable(logging.Formatter):
+    """One printable line a record: commands that are run have words of a clone in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _log_to_stderr(verbosity: int) -> None:
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-    logging.basicConfig(level=level, format="etsclone: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("etsclone: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _run(words: Sequence[str]) -> ExitCode:
     arguments = argparse.Namespace()
     try:
-        build_parser(words).parse_args(words, arguments)
+        build_parser().parse_args(words, arguments)
         _log_to_stderr(arguments.verbose)
         arguments.run(arguments)
     except EtscloneError as error:
@@ -86,9 +96,10 @@ def _run(words: Sequence[str]) -> ExitCode:
 
 
 def _fail(error: EtscloneError, arguments: argparse.Namespace) -> ExitCode:
-    print(f"etsclone: {error.message}", file=sys.stderr)
+    # What a program or a file of a clone said may be in it.
+    print(f"etsclone: {printable(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {printable(error.hint)}", file=sys.stderr)
     if getattr(arguments, "events", False) and arguments.json:
         facts = {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
         print_event("error", facts)

@@ -5,6 +5,7 @@ have no full stop. Only `etsclone.cli` turns an error into an exit.
 """
 
 import errno
+import signal
 from enum import IntEnum
 
 
@@ -56,6 +57,14 @@ class StateLost(EtscloneError):
     """What this machine remembers of a clone cannot be kept; the target is unfinished unless that is said."""
 
 
+class ReceiptLost(EtscloneError):
+    """All is done, but its receipt cannot be kept, or not be signed."""
+
+
+class HealthFailed(EtscloneError):
+    """What was rebuilt is the role, but a filesystem or a check of the profile says that it is not sound."""
+
+
 class TargetFull(EtscloneError):
     """No space is left on the disk that is rebuilt; the file at hand was not touched."""
 
@@ -93,12 +102,32 @@ class SourceRefused(Refused):
     """The source cannot be copied faithfully as it is."""
 
 
+class SourceChanged(SourceRefused):
+    """Something that was seen of the source is no longer there when it is to be copied."""
+
+
 class GrowRefused(Refused):
     """The last partition cannot be enlarged: not with this content, this table, or what is installed here."""
 
 
+class IdsRefused(Refused):
+    """A clone cannot have identifiers of its own: something has one that cannot be changed."""
+
+
+class QuarantineRefused(Refused):
+    """A disk cannot be put into quarantine, or what is said of one in quarantine does not fit it."""
+
+
 class RootNotMounted(Refused):
     """The folder given as the system's root is no mounted filesystem, or holds no system."""
+
+
+class NoSystem(RootNotMounted):
+    """A disk holds no root of a system: it may be one of data alone."""
+
+
+class BootLoaderRefused(Refused):
+    """A boot loader cannot be installed, or no boot entry made: not with this disk, this system, or this machine."""
 
 
 class StoreRefused(Refused):
@@ -111,6 +140,10 @@ class StoreRolledBack(Refused):
 
 class StoreForked(Refused):
     """Two stores of a pair have different generations under the same number, or each has some that the other lacks."""
+
+
+class SettingsDiffer(Refused):
+    """Two copies of a store say otherwise who may open or sign its overlays, and none of both was chosen."""
 
 
 class TrustRefused(Refused):
@@ -127,6 +160,22 @@ class OverlaySealed(Refused):
 
 class ScopeConflict(Refused):
     """Applying the overlay would have to change something outside its scope."""
+
+
+class NotExact(Refused):
+    """Outside the scope the clone is not what was captured, and it was asked to be."""
+
+
+class NothingKept(Refused):
+    """There is no rebuild to undo or to commit."""
+
+
+class RebuildUnfinished(Refused):
+    """The disk is half way between two roles: a rebuild, or its undoing, was interrupted and has to be finished."""
+
+
+class KeptExposed(Refused):
+    """What rebuilds keep on a disk lies in a folder that others may enter: nobody can tell who wrote it."""
 
 
 class UnsafePath(Refused):
@@ -154,6 +203,10 @@ class SignatureInvalid(VerificationFailed):
     """The signature does not hold, or was not made by a key that is trusted for the role."""
 
 
+class KeyUntrusted(SignatureInvalid):
+    """The signature holds, but does not count: its key is revoked, unknown, or listed for other roles or times."""
+
+
 class DigestMismatch(VerificationFailed):
     """Bytes differ from the digest that vouches for them."""
 
@@ -169,9 +222,24 @@ class RoleStale(VerificationFailed):
 class HostilePayload(VerificationFailed):
     """A verified archive still holds what no capture writes: `..`, absolute paths, paths outside the signed scope."""
 
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(
+            message,
+            hint=hint
+            or "take an older generation, and find out what signed this one with the role's key",
+        )
+
 
 class ComparisonFailed(VerificationFailed):
     """Two disks, or a scope and its overlay, differ."""
+
+
+class KeptDamaged(VerificationFailed):
+    """What a rebuild moved aside, to be brought back, is not what it was then."""
+
+
+class CheckFailed(VerificationFailed):
+    """A clone is not what was captured, or it is not sound; nothing was changed."""
 
 
 class ReadBackDiffers(ComparisonFailed):
@@ -183,8 +251,16 @@ class ReadBackDiffers(ComparisonFailed):
         self.end = end
 
 
+class CannotBoot(VerificationFailed):
+    """The role is on the disk, but the boot loader that was asked for, or an initramfs that had to be made, is not."""
+
+
 class GrowFailed(VerificationFailed):
     """A filesystem could not be enlarged, or was not sound afterwards; the target is unfinished."""
+
+
+class IdsFailed(VerificationFailed):
+    """An identifier could not be changed, or what it belongs to was not sound afterwards; the target is unfinished."""
 
 
 # --- devices --------------------------------------------------------------------------------------------------------
@@ -220,6 +296,10 @@ class Interrupted(EtscloneError):
     exit_code = ExitCode.INTERRUPTED
 
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that ask a long operation to end."""
+
+
 _GONE = frozenset(
     {
         errno.EIO,
@@ -230,6 +310,8 @@ _GONE = frozenset(
         errno.ESTALE,
         errno.ENOTCONN,  # what a FUSE filesystem says whose program is gone
         errno.ESHUTDOWN,  # what ext4 and xfs say whose disk is gone
+        errno.EUCLEAN,  # these two: what filesystems say that are damaged
+        errno.EBADMSG,
     }
 )
 

@@ -5,7 +5,6 @@ package. A profile may extend others: their lists come first, in order; single v
 """
 
 import hashlib
-import importlib.resources
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from etsclone.errors import FormatError, UsageError
 from etsclone.model.brd import check_name
 from etsclone.model.profile import Check, Profile
-from etsclone.model.scope import PatternError, Scope, pattern_regex
+from etsclone.model.scope import PatternError, Scope, check_pattern
 
 SITE_PROFILES = Path("/etc/etsclone/profiles")
 
@@ -23,6 +22,8 @@ _KEYS = {
     "format": int, "name": str, "description": str, "extends": list, "roles": list, "scope": dict, "checks": list,
     "secrets": list,
 }  # fmt: skip
+_CHECK_KEYS = {"name", "argv"}
+_PLACES = ("scratch", "needs")
 _SCOPE_KEYS = ("role", "disk", "volatile")
 
 
@@ -51,7 +52,7 @@ def load_profile(name: str) -> Profile:
 
 def profile_folders() -> tuple[Path, ...]:
     """Where profiles are looked for, first match first."""
-    shipped = Path(str(importlib.resources.files("etsclone"))) / "_profiles"
+    shipped = Path(__file__).with_name("_profiles")
     # A source tree keeps them beside the package; the wheel carries them inside it.
     beside = shipped.parent.parent / "profiles"
     return (SITE_PROFILES, shipped if shipped.is_dir() else beside)
@@ -139,20 +140,24 @@ def _scope(source: _Source) -> dict[str, list[str]]:
 
 def _secrets(chain: tuple[_Source, ...]) -> tuple[str, ...]:
     lists = (_strings(source, source.data.get("secrets", []), "secrets") for source in chain)
-    patterns = tuple(_unique(pattern for each in lists for pattern in each))
-    for pattern in patterns:
-        pattern_regex(pattern)
-    return patterns
+    return tuple(map(check_pattern, _unique(pattern for each in lists for pattern in each)))
 
 
 def _check(source: _Source, entry: object) -> Check:
     if (
         not isinstance(entry, dict)
-        or set(entry) != {"name", "argv"}
+        or not _CHECK_KEYS <= set(entry) <= _CHECK_KEYS | set(_PLACES)
         or not isinstance(entry["name"], str)
+        or not entry["argv"]
     ):
-        raise FormatError(f"profile {source.name}: a check has exactly a name and an argv")
-    return Check(entry["name"], tuple(_strings(source, entry["argv"], "argv")))
+        raise FormatError(
+            f"profile {source.name}: a check has a name and an argv, and may have {' and '.join(_PLACES)}"
+        )
+    scratch, needs = (tuple(_strings(source, entry.get(key, []), key)) for key in _PLACES)
+    for path in (*scratch, *needs):
+        if not path.startswith("/") or ".." in path.split("/"):
+            raise FormatError(f"profile {source.name}: not an absolute path: {path}")
+    return Check(entry["name"], tuple(_strings(source, entry["argv"], "argv")), scratch, needs)
 
 
 def _strings(source: _Source, value: object, key: str) -> list[str]:

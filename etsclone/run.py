@@ -17,17 +17,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from etsclone.errors import CommandFailed, MissingProgram
+from etsclone.errors import INTERRUPTIONS, CommandFailed, MissingProgram
 
 logger = logging.getLogger(__name__)
 
 ADMIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Searched after $PATH: a plain user's $PATH lacks the folders of the disk tools."""
 
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that ask a long operation to end."""
-
-_READERS = ("partclone.", "xfs_logprint", "dumpe2fs")
+_READERS = ("partclone.", "xfs_logprint", "dumpe2fs", "fsck.fat")
 """Programs (or how their names begin) that only read: they can be ended at any moment with nothing left half done."""
 
 _reading: set[subprocess.Popen[bytes]] = set()
@@ -83,15 +80,23 @@ PROGRAMS = {
             "tells where a btrfs keeps second copies, and what lost blocks belonged to",
         ),
         Program("e2fsck", "e2fsprogs", "checks ext2, ext3 and ext4"),
+        Program("fsck.fat", "dosfstools", "checks FAT, as EFI system partitions have it"),
         Program("resize2fs", "e2fsprogs", "enlarges ext2, ext3 and ext4"),
         Program("xfs_growfs", "xfsprogs", "enlarges xfs"),
         Program("xfs_repair", "xfsprogs", "checks xfs"),
         Program("lvm", "lvm2", "takes snapshots of LVM volumes, and enlarges physical ones"),
         Program("dmsetup", "dmsetup", "tells how snapshots and unlocked LUKS volumes are doing"),
+        Program("cryptsetup", "cryptsetup-bin", "opens volumes encrypted with LUKS", optional=True),
+        Program("modprobe", "kmod", "loads the driver of mirrors of md", optional=True),
+        Program("udevadm", "udev", "has udev leave alone what is opened of a clone", optional=True),
         Program("unshare", "util-linux", "mounts a filesystem where nobody else sees it"),
         Program("findmnt", "util-linux", "tells which device is mounted"),
         Program("mke2fs", "e2fsprogs", "makes ext2, ext3 and ext4 on a smaller disk"),
         Program("tune2fs", "e2fsprogs", "gives ext2, ext3 and ext4 the source's options"),
+        Program("xfs_admin", "xfsprogs", "gives xfs another UUID"),
+        Program("btrfstune", "btrfs-progs", "gives btrfs another UUID"),
+        Program("swaplabel", "util-linux", "gives swap space another UUID"),
+        Program("cryptsetup", "cryptsetup-bin", "gives LUKS volumes another UUID", optional=True),
         Program("mkfs.xfs", "xfsprogs", "makes xfs on a smaller disk"),
         Program("xfs_info", "xfsprogs", "tells the features of xfs"),
         Program("mkswap", "util-linux", "makes swap space on a smaller disk"),
@@ -99,6 +104,7 @@ PROGRAMS = {
         Program("xfs_logprint", "xfsprogs", "tells whether the log of an xfs is clean"),
         Program("ssh-keygen", "openssh-client", "signs with keys in ssh-agent or in a token"),
         Program("ssh-add", "openssh-client", "tells which keys ssh-agent holds"),
+        Program("efibootmgr", "efibootmgr", "makes boot entries of UEFI machines", optional=True),
         Program(
             "rpm", "rpm", "names the packages of systems that have an RPM database", optional=True
         ),

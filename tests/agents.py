@@ -1,5 +1,6 @@
 """Agents to sign through: the real ssh-agent, and one of our own that has a hardware token in software."""
 
+import base64
 import contextlib
 import hashlib
 import os
@@ -8,8 +9,9 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedRWPair
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +21,7 @@ from etsclone.overlay.sshwire import HARDWARE_TYPE, pack_strings, split_strings
 _REQUEST_IDENTITIES, _IDENTITIES = 11, 12
 _SIGN_REQUEST, _SIGN_RESPONSE = 13, 14
 _FAILURE = 5
+_COUNTER = 5
 TOUCHED = 1
 
 
@@ -79,29 +82,72 @@ def add(agent: Path, key: Path, passphrase: str = "") -> None:
 @contextlib.contextmanager
 def token_agent(folder: Path, token: SoftToken) -> Iterator[Path]:
     """An agent (draft-miller-ssh-agent) that holds the token; the path of its socket."""
-    path = folder / "token-agent"
+
+    def serve(stream: BufferedRWPair) -> None:
+        while head := stream.read(4):
+            (length,) = struct.unpack(">I", head)
+            stream.write(pack_strings(_answer(stream.read(length), token)))
+            stream.flush()
+
+    with _listening(folder / "token-agent", serve) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def plugged_in(folder: Path, token: SoftToken) -> Iterator[dict[str, str]]:
+    """The token without an agent, for ssh-keygen to find; the environment that says where."""
+
+    def serve(stream: BufferedRWPair) -> None:
+        signed = token.sign(stream.read())
+        extra = signed[-_COUNTER:]
+        stream.write(extra + split_strings(signed[:-_COUNTER])[1])
+        stream.flush()
+
+    provider = folder / "provider.so"
+    source = Path(__file__).with_name("token_provider.c")
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", provider, source], check=True
+    )
+    with _listening(folder / "token", serve) as path:
+        yield {"SSH_SK_PROVIDER": str(provider), "SOFT_TOKEN": str(path), "SSH_AUTH_SOCK": ""}
+
+
+def write_token_key(path: Path, token: SoftToken) -> None:
+    """The private key file of a token's key, which has only its handle in it (OpenSSH's PROTOCOL.key)."""
+    kind, raw, application = split_strings(token.public_key)
+    check = struct.pack(">II", 1, 1)
+    private = check + pack_strings(kind, raw, application) + bytes([TOUCHED])
+    private += pack_strings(b"handle", b"", b"a token")
+    private += bytes(range(1, 8))[: -len(private) % 8]
+    blob = b"openssh-key-v1\0" + pack_strings(b"none", b"none", b"") + struct.pack(">I", 1)
+    text = base64.encodebytes(blob + pack_strings(token.public_key, private)).decode()
+    path.write_text(
+        f"-----BEGIN OPENSSH PRIVATE KEY-----\n{text}-----END OPENSSH PRIVATE KEY-----\n"
+    )
+    path.chmod(0o600)
+
+
+@contextlib.contextmanager
+def _listening(path: Path, serve: Callable[[BufferedRWPair], None]) -> Iterator[Path]:
+    """Serve whoever connects to a socket, one after the other."""
+
+    def work() -> None:
+        with contextlib.suppress(OSError):  # the socket was shut down
+            while True:
+                connection, _ = server.accept()
+                with connection, connection.makefile("rwb") as stream:
+                    serve(stream)
+
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        thread = threading.Thread(target=_serve, args=(server, token))
+        thread = threading.Thread(target=work)
         thread.start()
         try:
             yield path
         finally:
             server.shutdown(socket.SHUT_RDWR)
             thread.join()
-
-
-def _serve(server: socket.socket, token: SoftToken) -> None:
-    with contextlib.suppress(OSError):  # the socket was shut down
-        while True:
-            connection, _ = server.accept()
-            with connection, connection.makefile("rwb") as stream:
-                while head := stream.read(4):
-                    (length,) = struct.unpack(">I", head)
-                    answer = _answer(stream.read(length), token)
-                    stream.write(pack_strings(answer))
-                    stream.flush()
 
 
 def _answer(request: bytes, token: SoftToken) -> bytes:

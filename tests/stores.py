@@ -40,9 +40,10 @@ class Result:
 
 
 def etsclone(*words: str | Path, typed: str = "") -> Result:
-    """Run the command line in this process."""
+    """Run the command line in this process, which goes on seeing what is mounted, and mounting it for all."""
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), _typing(typed):
+    shared = mock.patch("etsclone.commands.system.mount_privately")
+    with redirect_stdout(out), redirect_stderr(err), _typing(typed), shared:
         code = _code([str(word) for word in words])
     return Result(code, out.getvalue(), err.getvalue())
 
@@ -149,3 +150,33 @@ def _code(words: list[str]) -> int:
 def _typing(text: str) -> Iterator[None]:
     with mock.patch("sys.stdin", io.StringIO(text)):
         yield
+
+
+def generation(made: Made, number: int, role: str = "primary", suffix: str = "brd") -> Path:
+    return made.path / role / f"{role}-{number:06d}.{suffix}"
+
+
+def verify(made: Made, *more: str) -> Result:
+    return etsclone("brd", "verify", made.path, "--trust", made.trust, *more)
+
+
+def prune(made: Made, *more: str) -> Result:
+    return etsclone("brd", "prune", made.path, "--trust", made.trust, *more)
+
+
+def copy(made: Made, target: Path, *more: str) -> Result:
+    return etsclone("brd", "copy", made.path, target, "--trust", made.trust, *more)
+
+
+def check(made: Made, age: str, *more: str) -> Result:
+    return etsclone("brd", "check", made.path, "--max-age", age, "--trust", made.trust, *more)
+
+
+def flaws(result: Result) -> list[tuple[str, str, int]]:
+    return [(each["flaw"], each["role"], each["generation"]) for each in result.facts["problems"]]
+
+
+def refuses(result: Result, code: int, message: str) -> None:
+    assert result.code == code, result.err
+    assert message in result.err
+    assert "hint: " in result.err

@@ -6,21 +6,32 @@ from dataclasses import asdict
 from pathlib import Path
 
 from etsclone.chroot import require_root
+from etsclone.commands.counts import count_from
+from etsclone.commands.diskwords import disk_facts, disk_line
 from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
 from etsclone.commands.grow import grow_facts, grow_lines, size_on_target
+from etsclone.commands.ids import (
+    followed_facts,
+    followed_lines,
+    ids_facts,
+    ids_lines,
+    ids_warnings,
+)
+from etsclone.commands.keyfile import add_unlock
 from etsclone.commands.live import Stillness, held_still
 from etsclone.commands.output import (
     add_events,
     confirm,
-    disk_facts,
-    disk_line,
     print_json,
     print_table,
     report_for,
 )
+from etsclone.commands.quarantine import quarantine_lines, result_words
 from etsclone.commands.receipt import add_key, option_facts, phase_facts, signer
 from etsclone.commands.survey import lost_owners, make_plan, refuse, target_snapshot
 from etsclone.commands.tuning import add_tuning, tuning_of
+from etsclone.commands.unfinished import check_disk_finished, check_finished, check_nothing_kept
+from etsclone.commands.unlock import given_keys
 from etsclone.disk.images import attached
 from etsclone.disk.sharing import may_share
 from etsclone.errors import BytesLost, UsageError
@@ -65,7 +76,11 @@ def configure(parser: ArgumentParser) -> None:
         "full: read the source again too; none",
     )
     parser.add_argument(
-        "--retries", metavar="N", type=int, default=1, help="how often a bad sector is tried again"
+        "--retries",
+        metavar="N",
+        type=count_from(0),
+        default=1,
+        help="how often a bad sector is tried again",
     )
     unused = parser.add_mutually_exclusive_group()
     unused.add_argument(
@@ -93,8 +108,20 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="onto a smaller target: make its filesystems anew, smaller, and copy the files",
     )
+    parser.add_argument(
+        "--new-ids",
+        action="store_true",
+        help="give the clone identifiers of its own, so that it can stay attached beside its source; the files of its"
+        " system follow",
+    )
+    parser.add_argument(
+        "--quarantine",
+        action="store_true",
+        help="withhold boot code and partition table: nothing boots or mounts the clone until `etsclone release`",
+    )
     add_tuning(parser)
     add_key(parser)
+    add_unlock(parser)
     add_events(parser)
 
 
@@ -110,24 +137,24 @@ def run(arguments: Namespace) -> None:
             "--json shows no plan to confirm",
             hint="give --dry-run to see the plan, --yes to execute it",
         )
-    if arguments.retries < 0:
-        raise UsageError("retries are a number, 0 or above", hint="--retries 1")
     if arguments.fit:
         from etsclone.commands import fit  # noqa: PLC0415 - a fifth of the time to start
 
         fit.check_fit_options(arguments)
     require_root()
-    sign = signer(arguments.key)
+    sign, keys = signer(arguments.key), given_keys(arguments)
     with attached(arguments.source, writable=False) as source:
         target = target_snapshot(arguments.target, source)
         refuse(clone_refusals(source, target, fit=arguments.fit, live=arguments.live))
+        check = check_nothing_kept if arguments.new_ids else check_finished
+        unseen = check_disk_finished(source, check)
         if arguments.fit and target.size < source.size:
-            fit.run_fit(arguments, source, target, sign)
+            fit.run_fit(arguments, source, target, sign, unseen)
             return
         tuning = tuning_of(arguments, source, target)
         earlier = earlier_clone(source, target, mode_of(arguments), arguments.map)
         report = report_for(arguments)
-        with held_still(arguments, source, target) as still:
+        with held_still(arguments, source, target, unseen) as still:
             plan = make_plan(
                 source,
                 target,
@@ -141,7 +168,13 @@ def run(arguments: Namespace) -> None:
             if arguments.dry_run:
                 return
             confirm(os.path.basename(target.path), yes=arguments.yes)
-            outcome = execute_clone(plan, tuning=tuning, shown=report, map_path=arguments.map)
+            outcome = execute_clone(
+                plan,
+                tuning=tuning,
+                shown=report,
+                map_path=arguments.map,
+                keys=keys,
+            )
         lost = lost_owners(source, outcome.lost)
     facts = _plan_facts(plan) | still.facts() | _outcome_facts(outcome) | {"lost_owners": lost}
     facts["phases"] = phase_facts(report)
@@ -172,6 +205,8 @@ def _wishes(arguments: Namespace, earlier: EarlierClone, *, share: bool) -> Clon
         earlier.digests_kept,
         arguments.grow,
         share,
+        arguments.new_ids,
+        arguments.quarantine,
     )
 
 
@@ -203,7 +238,9 @@ def _show_people(plan: ClonePlan, still: Stillness) -> None:
             print(f"note: partition {each.partition}: {each.note}")
     for note in still.notes():
         print(f"note: {note}")
-    print(f"\n{_intent(plan)}", *grow_lines(plan), sep="\n")
+    print(
+        f"\n{_intent(plan)}", *grow_lines(plan), *ids_lines(plan), *quarantine_lines(plan), sep="\n"
+    )
 
 
 def _intent(plan: ClonePlan) -> str:
@@ -248,7 +285,9 @@ def _print_outcome(outcome: CloneOutcome, plan: ClonePlan, receipt: str) -> None
     if plan.copy.mode is CopyMode.REFRESH and not outcome.shared:
         saved = human(outcome.copied - outcome.written)
         print(f"{human(outcome.copied)} were read, {human(outcome.written)} written, {saved} saved")
-    print(f"{plan.target.path} is a clone; receipt: {receipt}")
+    for line in followed_lines(outcome.followed):
+        print(line)
+    print(f"{plan.target.path} is {result_words(plan)}; receipt: {receipt}")
 
 
 def _plan_facts(plan: ClonePlan) -> dict[str, object]:
@@ -267,6 +306,9 @@ def _plan_facts(plan: ClonePlan) -> dict[str, object]:
             for each in plan.maps
         ],
         "grow": grow_facts(plan),
+        "new_ids": ids_facts(plan),
+        "new_ids_warnings": list(ids_warnings(plan)),
+        "quarantine": plan.quarantined,
         "mode": plan.copy.mode.value,
         "verify": plan.copy.verify.value,
         "share": plan.copy.share,
@@ -287,4 +329,4 @@ def _outcome_facts(outcome: CloneOutcome) -> dict[str, object]:
         "digest": outcome.digest,
         "tree_hash": outcome.tree_hash,
         "map": {"path": str(outcome.map_path.absolute()), "sha256": outcome.map_sha256},
-    }
+    } | followed_facts(outcome.followed)

@@ -3,7 +3,8 @@
 from argparse import ArgumentParser, Namespace
 
 from etsclone.chroot import require_root
-from etsclone.commands.output import add_json, disk_facts, print_json, print_table, refusal_facts
+from etsclone.commands.diskwords import disk_facts, refusal_facts
+from etsclone.commands.output import add_json, print_json, print_table
 from etsclone.disk.probe import list_disks
 from etsclone.model.disk import Disk
 from etsclone.plan.guards import target_refusals

@@ -3,12 +3,11 @@
 import os
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from etsclone.commands.diskwords import disk_facts, disk_line
 from etsclone.commands.output import (
     confirm,
-    disk_facts,
-    disk_line,
     print_json,
     print_table,
     report_for,
@@ -35,11 +34,22 @@ from etsclone.usedmap.region import Region
 from etsclone.usedmap.swap import header_size
 from etsclone.usedmap.unsettled import check_settled
 
-_NOT_TOGETHER = ("resume", "refresh", "grow", "discard", "wipe", "map", "swap_header_only", "live")
+_NOT_TOGETHER = (
+    "resume",
+    "refresh",
+    "grow",
+    "discard",
+    "wipe",
+    "map",
+    "swap_header_only",
+    "live",
+    "new_ids",
+)
 _REASONS = {
     "resume": "a fit that was interrupted begins anew: run it without --resume",
     "refresh": "positions differ from the source's: fit again without --refresh",
     "grow": "the target is either smaller or larger",
+    "new_ids": "fit it first, then clone the smaller disk with --new-ids",
 }
 _PROGRAMS = {
     "ext": ("dumpe2fs", "mke2fs", "tune2fs", "e2fsck", "cp"),
@@ -65,9 +75,13 @@ def check_fit_options(arguments: Namespace) -> None:
 
 
 def run_fit(
-    arguments: Namespace, source: Disk, target: Disk, sign: Callable[[bytes], bytes] | None
+    arguments: Namespace,
+    source: Disk,
+    target: Disk,
+    sign: Callable[[bytes], bytes] | None,
+    notes: tuple[str, ...],
 ) -> None:
-    """Clone `source` onto the smaller `target`; `sign` makes the signature of the receipt.
+    """Clone `source` onto the smaller `target`; `sign` makes the signature of the receipt, `notes` are the plan's too.
 
     Raises:
         SourceRefused, TargetRefused, MissingProgram, NotConfirmed: before anything was written.
@@ -75,6 +89,7 @@ def run_fit(
     """
     tuning = tuning_of(arguments, source, target)
     plan = _make_plan(source, target, arguments.retries)
+    plan = replace(plan, notes=(*plan.notes, *notes))
     _show(plan, arguments)
     if arguments.dry_run:
         return

@@ -1,5 +1,7 @@
 """The history of a role as a store holds it: read, verified, and held against what this machine has seen."""
 
+import contextlib
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,10 +12,14 @@ from etsclone.commands.trust import SITE_SIGNERS, add_revoked, load_trust
 from etsclone.errors import (
     DeviceError,
     EtscloneError,
+    HostilePayload,
+    KeyUntrusted,
     OverlayMismatch,
     OverlaySealed,
+    SignatureInvalid,
     StoreRefused,
     StoreRolledBack,
+    UsageError,
     VerificationFailed,
 )
 from etsclone.model.brd import Header
@@ -22,6 +28,7 @@ from etsclone.overlay import inventory
 from etsclone.overlay.checked import open_check, peek_check
 from etsclone.overlay.container import (
     Envelope,
+    Opener,
     VerifiedOverlay,
     open_verified,
     read_envelope,
@@ -29,15 +36,15 @@ from etsclone.overlay.container import (
 )
 from etsclone.overlay.header import decode, digest
 from etsclone.overlay.payload import read_payload
-from etsclone.overlay.sealing import Identities
 from etsclone.overlay.trust import Trust
-from etsclone.plan.history import not_newest
+from etsclone.plan.history import not_newest, settled
 from etsclone.store.files import typed_errors
 from etsclone.store.folder import Generation, Store
 from etsclone.store.memory import recall
 
 _FLAWS: tuple[tuple[type[EtscloneError], Flaw], ...] = (
     (OverlayMismatch, Flaw.FOREIGN),
+    (KeyUntrusted, Flaw.UNTRUSTED),
     (VerificationFailed, Flaw.DAMAGED),
     (DeviceError, Flaw.UNREADABLE),
 )
@@ -60,7 +67,7 @@ def trust_or_copy(arguments: Namespace, store: Store) -> Trust:
     That finds damage and mistakes. Against forgery it is the later `verify` or `rebuild` that guards.
 
     Raises:
-        TrustRefused, FormatError: as `load_trust`.
+        TrustRefused, DeviceError: as `load_trust`.
     """
     named = arguments.trust
     if named is None and not SITE_SIGNERS.exists():
@@ -69,15 +76,16 @@ def trust_or_copy(arguments: Namespace, store: Store) -> Trust:
 
 
 def read_history(
-    store: Store, role: str, trust: Trust, identities: Identities | None = None
-) -> Iterator[Link]:
+    store: Store, role: str, trust: Trust, identities: Opener | None = None
+) -> tuple[Link, ...]:
     """Each generation of a role, oldest first, every byte of it verified; with `identities` its contents are read.
 
     Raises:
         StoreRefused: when the pair has no such role.
         TrustRefused: when nobody is trusted at all.
     """
-    return (_link(store, item, trust, identities) for item in store.history(role))
+    links = (_link(store, item, trust, identities) for item in store.history(role))
+    return settled(tuple(links))
 
 
 def peek_history(store: Store, role: str) -> tuple[Link, ...]:
@@ -133,7 +141,7 @@ def check_problems(store: Store, links: Sequence[Link], trust: Trust) -> tuple[P
         last_check(store, newest, trust)
     except (VerificationFailed, DeviceError) as error:
         path = str(store.checked_path(newest.role))
-        return (Problem(_flaw(error), newest.role, newest.number, error.message, path),)
+        return (_problem(error, newest.role, newest.number, path, error.hint),)
     return ()
 
 
@@ -142,7 +150,7 @@ def seen(link: Link) -> Known | None:
     return Known(link.number, link.digest) if link.digest else None
 
 
-def check_newest(store: Store, role: str, newest: Known) -> None:
+def check_newest(store: Store, role: str, newest: Known, arguments: Namespace) -> None:
     """Refuse the newest generation of a store when this machine has seen a newer one, or the store itself tells of one.
 
     Raises:
@@ -151,11 +159,24 @@ def check_newest(store: Store, role: str, newest: Known) -> None:
     last = store.history(role)[-1].number
     cut = f"of generation {last} only the header is here" if last > newest.generation else ""
     if wrong := cut or not_newest(newest, recall(store.pair, role).newest):
+        found = "find the store that has it" if cut else where_it_is(store, arguments)
         raise StoreRolledBack(
             f"{store.path} is not up to date for role {role}: {wrong}",
-            hint="find the store that has it; to take this one all the same, give --generation"
-            f" {newest.generation}",
+            hint=f"{found}; to take this one all the same, give --generation {newest.generation}",
         )
+
+
+def where_it_is(store: Store, arguments: Namespace) -> str:
+    """What to do about a generation that this machine has seen and that a store lacks, as a hint."""
+    words = ["etsclone", "brd", "verify", str(store.path), "--accept"]
+    # A rebuild may have trusted the clone's own list, which `verify` does not see.
+    trust = arguments.trust or (None if SITE_SIGNERS.exists() else "FILE")
+    for option, path in (("--trust", trust), ("--revoked", arguments.revoked)):
+        words += [option, str(path)] if path else []
+    return (
+        "find the store that has it (if this one is behind it, `etsclone brd copy` brings it up to date); if that"
+        f" one was given up: `{shlex.join(words)}`"
+    )
 
 
 def problem_facts(problem: Problem) -> dict[str, object]:
@@ -170,7 +191,7 @@ def problem_facts(problem: Problem) -> dict[str, object]:
 
 
 def _link(
-    store: Store, item: Generation, trust: Trust | None, identities: Identities | None = None
+    store: Store, item: Generation, trust: Trust | None, identities: Opener | None = None
 ) -> Link:
     path = str(item.path)
     try:
@@ -181,16 +202,35 @@ def _link(
         problem = Problem(Flaw.SEALED, item.role, item.number, error.message, path)
         return replace(link, problem=link.problem or problem)
     except (VerificationFailed, DeviceError) as error:
-        problem = Problem(_flaw(error), item.role, item.number, error.message, path)
-        return Link(item.role, item.number, path, 0, item.pruned, problem=problem)
+        # A signature that does not hold is no matter of copies.
+        hint = error.hint if isinstance(error, SignatureInvalid | HostilePayload) else ""
+        problem = _problem(error, item.role, item.number, path, hint)
+        # What a failing medium gave once already takes long, and may not be given again.
+        peek = trust is not None and not isinstance(error, DeviceError)
+        return _unsound_link(store, item, problem, peek=peek)
+
+
+def _unsound_link(store: Store, item: Generation, problem: Problem, *, peek: bool) -> Link:
+    """One that does not verify, with what can be seen of it nevertheless."""
+    found = _link(store, item, None) if peek else None
+    if found and found.digest:
+        claimed = found.digest, found.previous
+        return replace(
+            found, digest=None, previous=None, created=None, claimed=claimed, problem=problem
+        )
+    size = 0
+    with contextlib.suppress(OSError):
+        size = item.path.stat().st_size
+    return Link(item.role, item.number, str(item.path), size, item.pruned, problem=problem)
 
 
 def _sound_link(
-    store: Store, item: Generation, trust: Trust | None, identities: Identities | None
+    store: Store, item: Generation, trust: Trust | None, identities: Opener | None
 ) -> Link:
     size = _size(item.path)
-    envelope = read_envelope(item.path)
-    header, name, contents = _verified(store, item, trust, identities, envelope)
+    with _unless_pruned(item.path):
+        envelope = read_envelope(item.path)
+        header, name, contents = _verified(store, item, trust, identities, envelope)
     return Link(
         item.role,
         item.number,
@@ -205,8 +245,19 @@ def _sound_link(
     )
 
 
-def _flaw(error: EtscloneError) -> Flaw:
-    return next(flaw for kind, flaw in _FLAWS if isinstance(error, kind))
+@contextlib.contextmanager
+def _unless_pruned(path: Path) -> Iterator[None]:
+    """Whatever is wrong with what is read: if its name is gone by now, pruning has cut it off."""
+    try:
+        yield
+    except (VerificationFailed, UsageError):
+        _size(path)
+        raise
+
+
+def _problem(error: EtscloneError, role: str, number: int, path: str, hint: str) -> Problem:
+    flaw = next(flaw for kind, flaw in _FLAWS if isinstance(error, kind))
+    return Problem(flaw, role, number, error.message, path, hint)
 
 
 def _size(path: Path) -> int:
@@ -223,7 +274,7 @@ def _verified(
     store: Store,
     item: Generation,
     trust: Trust | None,
-    identities: Identities | None,
+    identities: Opener | None,
     envelope: Envelope,
 ) -> tuple[Header, str, str]:
     """The header, its digest, and how far the contents were looked at; without `trust` as they are."""
@@ -239,7 +290,7 @@ def _verified(
         return overlay.header, overlay.digest, read_contents(overlay, identities)
 
 
-def read_contents(overlay: VerifiedOverlay, identities: Identities | None) -> str:
+def read_contents(overlay: VerifiedOverlay, identities: Opener | None) -> str:
     """How far the contents were looked at: not at all when they are sealed, to their end when there is an identity.
 
     Raises:

@@ -36,6 +36,8 @@ class Stillness:
     since: datetime
     snapshots: tuple[Snapshot, ...] = ()
     view: View = AS_IT_IS
+    unseen: tuple[str, ...] = ()
+    """What of the source was not looked at before, in words."""
 
     @property
     def devices(self) -> frozenset[str]:
@@ -58,7 +60,7 @@ class Stillness:
                 "the snapshots were taken one after the other: each volume is as it was at its own moment"
             )
         swap = ["swap space is in use: only its header is copied"] if self.swap_in_use else []
-        return lines + swap
+        return [*lines, *swap, *self.unseen]
 
     def facts(self) -> dict[str, object]:
         """For receipts and programs: each of these filesystems is as it was at one moment."""
@@ -82,19 +84,24 @@ class Stillness:
             "frozen": self.folders,
             "snapshots": snapshots,
             "since": self.since.isoformat(),
+            "not_looked_at": list(self.unseen),
         }
 
 
 @contextlib.contextmanager
-def held_still(arguments: Namespace, source: Disk, target: Disk) -> Iterator[Stillness]:
+def held_still(
+    arguments: Namespace, source: Disk, target: Disk, unseen: tuple[str, ...] = ()
+) -> Iterator[Stillness]:
     """With `--live`, hold what is mounted for writing of the source as long as the context lasts.
+
+    `unseen` is what was not looked at, for the plan and the receipt.
 
     Raises:
         UsageError: when there would be time to think about the plan meanwhile.
         SourceRefused: when something cannot be held still, and no snapshot be taken of it.
     """
     if not arguments.live:
-        yield Stillness({}, swap_in_use=False, since=datetime.now(UTC))
+        yield Stillness({}, swap_in_use=False, since=datetime.now(UTC), unseen=unseen)
         return
     if not (arguments.yes or arguments.dry_run):
         raise UsageError(
@@ -113,7 +120,7 @@ def held_still(arguments: Namespace, source: Disk, target: Disk) -> Iterator[Sti
     holds += [TakeSnapshot(each) for each in snapshots]
     with held(holds):
         swap = bool(active_swap(source))
-        yield Stillness(folders, swap, datetime.now(UTC), snapshots, view)
+        yield Stillness(folders, swap, datetime.now(UTC), snapshots, view, unseen)
 
 
 def _snapshots(volumes: Volumes) -> tuple[Snapshot, ...]:

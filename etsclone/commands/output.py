@@ -1,18 +1,14 @@
 """What commands print, and how they ask: text for people on stdout, or the same facts as JSON for programs."""
 
-import getpass
 import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from etsclone.errors import NotConfirmed
-from etsclone.model.disk import Disk
-from etsclone.model.plan import Refusal
+from etsclone.errors import KeyRefused, NotConfirmed
 from etsclone.progress import Report, Shown
-from etsclone.units import human
 
 
 def add_json(parser: ArgumentParser) -> None:
@@ -47,15 +43,20 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         )
 
 
-def confirm(name: str, *, yes: bool) -> None:
-    """Have the person type the target's name, unless `yes` was given on the command line.
+def counted(number: int, noun: str) -> str:
+    """`1 generation`, `25 generations`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def confirm(name: str, *, yes: bool, whose: str = "target") -> None:
+    """Have the person type the target's name, or another one's, unless `yes` was given on the command line.
 
     Raises:
         NotConfirmed: when something else, or nothing, is typed.
     """
     if yes:
         return
-    print(f"\nto go on, type the target's name, {name}: ", end="", flush=True)
+    print(f"\nto go on, type the {whose}'s name, {name}: ", end="", flush=True)
     answer = sys.stdin.readline().strip()
     if answer != name:
         raise NotConfirmed(
@@ -64,58 +65,36 @@ def confirm(name: str, *, yes: bool) -> None:
 
 
 def ask_passphrase(path: Path) -> bytes:
-    """Have the person type the passphrase of a key file, unseen."""
-    return getpass.getpass(f"passphrase of {path}: ").encode()
+    """Have the person type the passphrase of a key file, unseen.
+
+    Raises:
+        KeyRefused: when nobody answers.
+    """
+    return ask_unseen(
+        f"passphrase of {path}: ",
+        unanswered=f"{path} has a passphrase, and nobody answers",
+        hint="run this at a terminal; ssh-agent may hold a signing key: `ssh-add`",
+    )
 
 
-def disk_facts(disk: Disk) -> dict[str, object]:
-    """A disk as JSON facts; sizes in bytes."""
-    return {
-        "path": os.path.abspath(disk.path),
-        "stable_path": disk.stable_path,
-        "model": disk.model,
-        "serial": disk.identity.serial,
-        "wwn": disk.identity.wwn,
-        "size": disk.size,
-        "sector_size": disk.sector_size,
-        "transport": disk.transport,
-        "rotational": disk.rotational,
-        "read_only": disk.read_only,
-        "contents": disk.summary,
-        "table": {"label": disk.table.label, "uuid": disk.table.uuid} if disk.table else None,
-        "partitions": [
-            {
-                "number": part.number,
-                "device": part.device,
-                "start": part.start,
-                "size": part.size,
-                "type": part.type,
-                "uuid": part.uuid,
-                "name": part.name,
-                "content": part.content.type,
-                "filesystem_uuid": part.content.uuid,
-                "label": part.content.label,
-            }
-            for part in disk.partitions
-        ],
-        "uses": [{"device": use.device, "how": use.how, "where": use.where} for use in disk.uses],
-    }
+def ask_unseen(prompt: str, *, unanswered: str, hint: str) -> bytes:
+    """Have the person type something that is not to be seen.
+
+    Raises:
+        KeyRefused: when the input ends first: `unanswered`, with `hint`.
+    """
+    import getpass  # noqa: PLC0415 - few commands ask
+
+    try:
+        return getpass.getpass(prompt).encode("utf-8", "surrogateescape")
+    except EOFError as error:
+        raise KeyRefused(unanswered, hint=hint) from error
 
 
-def refusal_facts(refusals: Sequence[Refusal]) -> list[Mapping[str, str]]:
-    """Refusals as JSON facts."""
-    return [
-        {"guard": each.guard.value, "message": each.message, "hint": each.hint} for each in refusals
-    ]
-
-
-def disk_line(disk: Disk) -> str:
-    """A disk in one line, so that a person recognises it: path, size, model, serial, contents."""
-    words = [
-        disk.path,
-        human(disk.size),
-        disk.transport,
-        disk.model,
-        disk.identity.serial and f"S/N {disk.identity.serial}",
-    ]
-    return f"{'  '.join(word for word in words if word)}  [{disk.summary}]"
+def at_terminal() -> bool:
+    """Whether there is a terminal to ask somebody on, also where the input is no terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return sys.stdin.isatty()
+    return True

@@ -7,6 +7,9 @@ from pathlib import Path
 from etsclone.commands.output import ask_passphrase
 from etsclone.progress import Report
 
+Signer = Callable[[bytes], bytes]
+"""Makes the armored signature over a receipt."""
+
 _NO_OPTIONS = frozenset({"run", "events", "json", "yes", "dry_run", "verbose", "source", "target"})
 """What argparse knows beside the options that make a difference to what is done."""
 
@@ -21,8 +24,8 @@ def add_key(parser: ArgumentParser) -> None:
     )
 
 
-def signer(keyfile: Path | None) -> Callable[[bytes], bytes] | None:
-    """What makes the armored signature over a receipt; None without a key. Asks for the passphrase when there is one.
+def signer(keyfile: Path | None) -> Signer | None:
+    """What signs receipts; None without a key. Asks for the passphrase when there is one.
 
     Raises:
         KeyRefused: when the file holds no key to sign with.
@@ -35,6 +38,17 @@ def signer(keyfile: Path | None) -> Callable[[bytes], bytes] | None:
 
     key = load_key(keyfile, lambda: ask_passphrase(keyfile))
     return lambda message: key.sign(message, RECEIPT_NAMESPACE)
+
+
+UNSIGNED = "receipt  will not be signed: --key KEYFILE signs it"
+"""What a plan says without `--key`."""
+
+
+def receipt_words(receipt: str | Path | None, *, signed: bool) -> str:
+    """Where a receipt is, for the last line of a command."""
+    if receipt is None:
+        return "receipt: none"
+    return f"receipt: {receipt}" if signed else f"unsigned receipt: {receipt}"
 
 
 def option_facts(arguments: Namespace) -> dict[str, object]:

@@ -17,6 +17,7 @@ from etsclone.disk.probe import read_content
 from etsclone.errors import DeviceError, ReadFailed, SourceRefused, TargetRefused, UsageError
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, Use
 from etsclone.model.extents import Extent, Extents
+from etsclone.model.ids import Identify
 from etsclone.model.plan import PLAIN, ClonePlan, CloneWishes, Growth, Guard, Refusal, UsedMap
 from etsclone.model.view import AS_IT_IS, Kept, Place, Stretch, View
 from etsclone.plan.clone import HEAD_SIZE, content_partitions, plan_clone
@@ -24,7 +25,9 @@ from etsclone.run import side_by_side
 from etsclone.usedmap.content import used_map
 from etsclone.usedmap.region import DiskAccess, Unlocked
 
-_SOURCE_GUARDS = frozenset({Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED})
+_SOURCE_GUARDS = frozenset(
+    {Guard.SOURCE_MOUNTED, Guard.SOURCE_EMPTY, Guard.SOURCE_DAMAGED, Guard.QUARANTINE}
+)
 
 
 def target_snapshot(path: str, source: Disk) -> Disk:
@@ -93,6 +96,7 @@ def make_plan(
         FormatError: when the source's partition table is damaged.
         DeviceError: when the source cannot be read.
         GrowRefused, MissingProgram: when the last partition was to grow and cannot.
+        IdsRefused, MissingProgram: when identifiers were to be changed and cannot.
     """
     with opened(source.path, writable=False) as descriptor:
         access = SourceAccess(source, descriptor, frozen, view)
@@ -100,9 +104,18 @@ def make_plan(
         head, unreadable = _read_head(access)
         mark = fingerprint(access.read, source, maps)
         growth = _growth_of(source, target, head, access) if wishes.grow else None
+        identify = _ids_of(source, growth, access) if wishes.new_ids else None
     maps = noted(maps, source, growth, wished=wishes.grow)
     plan = plan_clone(
-        source, target, maps, head, wishes=wishes, fingerprint=mark, growth=growth, view=view
+        source,
+        target,
+        maps,
+        head,
+        wishes=wishes,
+        fingerprint=mark,
+        growth=growth,
+        identify=identify,
+        view=view,
     )
     written = Extents.between(0, plan.copied.ranges[0].start if plan.copied.ranges else source.size)
     return replace(plan, unreadable=unreadable & written)
@@ -112,6 +125,12 @@ def _growth_of(source: Disk, target: Disk, head: bytes, access: DiskAccess) -> G
     from etsclone.commands.growth import growth_of  # noqa: PLC0415 - only `--grow` pays for it
 
     return growth_of(source, target, head, access)
+
+
+def _ids_of(source: Disk, growth: Growth | None, access: DiskAccess) -> Identify:
+    from etsclone.commands.ids import ids_of  # noqa: PLC0415 - only `--new-ids` pays for it
+
+    return ids_of(source, growth, access)
 
 
 def _read_head(access: "SourceAccess") -> tuple[bytes, Extents]:

@@ -1,10 +1,13 @@
 """Where trust in signatures comes from: what the administrator names, or what this system holds; never the store."""
 
+import contextlib
 import os
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
 
-from etsclone.errors import TrustRefused, medium_error
+from etsclone.commands.textfile import unread
+from etsclone.errors import FormatError, TrustRefused, medium_error
 from etsclone.overlay.trust import Trust
 
 SITE_SIGNERS = Path("/etc/etsclone/allowed_signers")
@@ -40,17 +43,19 @@ def load_trust(
         inside: the texts of both files in the clone that is being rebuilt, if it has them.
 
     Raises:
-        TrustRefused: when there is none.
-        FormatError: when it cannot be understood.
+        TrustRefused: when there is none, or it cannot be understood.
+        DeviceError: when its medium fails.
     """
     path = named or SITE_SIGNERS
     revoked_text = _revoked_text(revoked)
     try:
-        return Trust.parse(path.read_text(encoding="utf-8"), revoked_text)
+        with naming(path):
+            return Trust.parse(path.read_text(encoding="utf-8"), revoked_text)
     except FileNotFoundError as error:
         if named is None and inside is not None:
             signers, revoked_inside = inside
-            return Trust.parse(signers, f"{revoked_inside}\n{revoked_text}")
+            with naming("in the clone"):
+                return Trust.parse(signers, f"{revoked_inside}\n{revoked_text}")
         hint = f"name a list of allowed signers with --trust, or install one as {SITE_SIGNERS}"
         if copy is not None:
             hint += f"; if you trust the store itself: --trust {copy}"
@@ -60,19 +65,40 @@ def load_trust(
     except (OSError, UnicodeDecodeError) as error:
         failed = medium_error(error, path) if isinstance(error, OSError) else None
         raise failed or TrustRefused(
-            f"cannot read the list of allowed signers {path}: {error}"
+            f"cannot read the list of allowed signers {path}: {unread(error)}",
+            hint="name a file with a line for each key: ROLE KEYTYPE KEY",
         ) from error
+
+
+@contextlib.contextmanager
+def naming(where: object) -> Iterator[None]:
+    """Have what is wrong with a list say where that is.
+
+    Raises:
+        TrustRefused: in place of FormatError.
+    """
+    try:
+        yield
+    except FormatError as error:
+        raise TrustRefused(f"{where}: {error.message}", hint=error.hint) from error
 
 
 def _revoked_text(named: Path | None) -> str:
+    path = named or SITE_REVOKED
     try:
-        return (named or SITE_REVOKED).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        with naming(path):
+            Trust.parse("", text)
     except FileNotFoundError as error:
-        if named is None and not os.path.lexists(SITE_REVOKED):  # a link to nowhere is a mistake
+        if named is None and not os.path.lexists(path):  # a link to nowhere is a mistake
             return ""
-        raise TrustRefused(f"there is no list of revoked keys {named}") from error
+        raise TrustRefused(
+            f"there is no list of revoked keys {path}",
+            hint="name a file that holds public keys, one a line, or leave --revoked away",
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise TrustRefused(
-            f"cannot read the list of revoked keys {named or SITE_REVOKED}: {error}",
+            f"cannot read the list of revoked keys {path}: {unread(error)}",
             hint="it holds public keys, one a line; binary KRLs are not read",
         ) from error
+    return text

@@ -3,6 +3,7 @@
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
+from etsclone.commands.counts import count_from
 from etsclone.copying.workers import Tuning
 from etsclone.errors import UsageError
 from etsclone.model.disk import Disk
@@ -20,7 +21,10 @@ _REAL_BUSES = frozenset({"ata", "scsi", "usb"})
 def add_tuning(parser: ArgumentParser) -> None:
     """Give a command the options that say how it uses the machine."""
     parser.add_argument(
-        "--workers", metavar="N", type=int, help="blocks under way at a time (default: by device)"
+        "--workers",
+        metavar="N",
+        type=count_from(1),
+        help="blocks under way at a time (default: by device)",
     )
     parser.add_argument(
         "--block-size", metavar="SIZE", type=_size, default=MIB, help="bytes in a block (1M)"
@@ -37,16 +41,13 @@ def tuning_of(arguments: Namespace, source: Disk, target: Disk) -> Tuning:
     """What the options say, checked; what they leave open fits the disks.
 
     Raises:
-        UsageError: for no workers, blocks that are not whole pieces of 64 KiB, or more memory than there should be.
+        UsageError: for blocks that are not whole pieces of 64 KiB, or more memory than there should be.
     """
     workers, block_size = arguments.workers, arguments.block_size
     if workers is None:
         workers = _workers_for(source, target)
-    if workers < 1 or block_size < PIECE or block_size % PIECE:
-        raise UsageError(
-            "workers are a number above 0, and blocks a multiple of 64K",
-            hint="--workers 4 --block-size 1M",
-        )
+    if block_size % PIECE:
+        raise UsageError("blocks are a multiple of 64K", hint="--block-size 1M")
     if workers * block_size > MEMORY:
         raise UsageError(
             f"workers times block size is more than {human(MEMORY)}", hint="take smaller blocks"

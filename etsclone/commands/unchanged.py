@@ -69,7 +69,8 @@ def _recalled(store: Store, role: str, new: NewOverlay) -> Captured | None:
     number = new.previous.number if new.previous else 0
     if memory.newest and number < memory.newest.generation:
         logger.warning(
-            "%s is not up to date for role %s: %s; this capture makes a second history beside the other store's",
+            "%s is not up to date for role %s: %s; this capture makes a second history beside the other store's:"
+            " capture into that one, or, if it was given up, `etsclone brd verify --accept` this one",
             store.path,
             role,
             older(memory.newest.generation, number),

@@ -11,7 +11,8 @@ from etsclone.errors import ComparisonFailed, TargetRefused, UsageError
 from etsclone.execute.clone import compare_clone
 from etsclone.model.disk import Disk
 from etsclone.plan.grow import enlarged_partition
-from etsclone.plan.guards import damage_refusals
+from etsclone.plan.guards import damage_refusals, quarantine_refusals
+from etsclone.plan.ids import have_own_ids
 from etsclone.progress import print_event
 from etsclone.units import human
 
@@ -28,8 +29,8 @@ def run(arguments: Namespace) -> None:
     """Compare two disks; nothing is written.
 
     Raises:
-        SourceRefused: when the source is damaged.
-        TargetRefused: when the target is a clone whose last partition was enlarged.
+        SourceRefused: when the source is damaged, or one of both is in quarantine.
+        TargetRefused: when the target is a clone whose last partition was enlarged, or one with its own identifiers.
         ComparisonFailed: when they differ, naming where.
     """
     require_root()
@@ -40,11 +41,13 @@ def run(arguments: Namespace) -> None:
         if source.identity.same_disk(target.identity):
             raise UsageError("a disk was to be compared with itself", hint="name two disks")
         refuse(damage_refusals(source))
+        refuse(quarantine_refusals(target))
         if target.size < source.size:
             raise ComparisonFailed(
                 f"{target.path} is smaller than {source.path}: it is no clone of it"
             )
         _refuse_enlarged(source, target)
+        _refuse_identified(source, target)
         plan = make_plan(source, target)
         different = compare_clone(plan, tuning=Tuning(), shown=report_for(arguments))
     if arguments.json:
@@ -69,5 +72,13 @@ def _refuse_enlarged(source: Disk, target: Disk) -> None:
         raise TargetRefused(
             f"partition {part.number} of {target.path} was enlarged: its blocks cannot be compared with those of"
             f" {source.path}",
+            hint="mount both read-only and compare the files, with rsync --dry-run --checksum for one",
+        )
+
+
+def _refuse_identified(source: Disk, target: Disk) -> None:
+    if have_own_ids(source, target):
+        raise TargetRefused(
+            f"{target.path} has the layout of {source.path}, but identifiers of its own: blocks cannot be compared",
             hint="mount both read-only and compare the files, with rsync --dry-run --checksum for one",
         )

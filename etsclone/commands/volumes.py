@@ -13,9 +13,9 @@ from etsclone.model.extents import Extent
 from etsclone.model.plan import Guard, Refusal
 from etsclone.model.view import Kept
 from etsclone.plan.live import MARK, SNAPSHOT_CONTENTS, MountedVolume, to_freeze
+from etsclone.plan.lvmdisk import LABEL_SCAN_SIZE, Label, parse_label
+from etsclone.plan.lvmgroup import LogicalVolume, VolumeGroup
 from etsclone.usedmap import lvm
-from etsclone.usedmap.lvmdisk import LABEL_SCAN_SIZE, Label, parse_label
-from etsclone.usedmap.lvmgroup import LogicalVolume, VolumeGroup
 from etsclone.usedmap.region import Region
 
 

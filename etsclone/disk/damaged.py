@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 
 from etsclone.model.extents import Extent, Extents
+from etsclone.model.quarantine import MARK
 from etsclone.run import run
 from etsclone.units import KIB, MIB, SECTOR
 
@@ -55,6 +56,14 @@ def may_have_table(path: str) -> bool:
     with open(path, "rb", buffering=0) as file:
         sector = _read(file.fileno(), Extent(0, SECTOR))
     return sector is None or sector.endswith(_MBR_MARK)
+
+
+def has_mark(path: str) -> bool:
+    """Whether a disk begins with the mark of quarantine."""
+    if not can_be_opened(path):
+        return False
+    with open(path, "rb", buffering=0) as file:
+        return _read(file.fileno(), Extent(0, len(MARK))) == MARK
 
 
 def read_head(path: str) -> bytes:

@@ -1,7 +1,7 @@
 """A sound GUID partition table, read from its bytes; the judge of all other tables is sfdisk.
 
 Source: UEFI specification 2.10, section 5.3; table 5.6 for an entry: type and unique GUID, first LBA at 32, last LBA
-(inclusive) at 40, name in UTF-16 from 56 on.
+(inclusive) at 40, attributes at 48, name in UTF-16 from 56 on.
 """
 
 import itertools
@@ -75,7 +75,7 @@ def _partitions(
     entries: bytes, header: GptHeader, sector_size: int, nodes: Mapping[int, str]
 ) -> Iterator[Partition]:
     for number, fields in enumerate(_ENTRY.iter_unpack(entries), 1):
-        kind, guid, first, last, _, name = fields
+        kind, guid, first, last, attributes, name = fields
         if not any(kind):
             continue
         text = name.decode("utf-16-le").partition("\0")[0]
@@ -83,7 +83,16 @@ def _partitions(
             raise FormatError(f"partition {number} is odd")
         start = first * sector_size
         size = (last - first + 1) * sector_size
-        yield Partition(number, nodes.get(start, ""), start, size, _guid(kind), _guid(guid), text)
+        yield Partition(
+            number,
+            nodes.get(start, ""),
+            start,
+            size,
+            _guid(kind),
+            _guid(guid),
+            text,
+            attributes=attributes,
+        )
 
 
 def _is_plain(text: str) -> bool:

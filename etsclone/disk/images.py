@@ -153,10 +153,10 @@ def _loop(options: list[str], path: str) -> Iterator[str]:
         # The image need not be cached twice; where its filesystem or disk does not take direct access, it is.
         run("losetup", ["--direct-io=on", device], accept=(0, 1))
         yield device
-    _wait_until_gone(device, path)
+    wait_until_gone(device, path)
 
 
-def _wait_until_gone(device: str, path: str) -> None:
+def wait_until_gone(device: str, path: str) -> None:
     """The kernel lets go of a loop device a moment after its last user: the next to mount the image must not see it."""
     backing = f"/sys/block/{os.path.basename(device)}/loop/backing_file"
     until = time.monotonic() + _PATIENCE

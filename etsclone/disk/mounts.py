@@ -1,14 +1,17 @@
 """What is mounted where on this machine, and mounting the filesystems of a clone."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from etsclone.errors import EtscloneError
 from etsclone.run import run, uninterrupted
 
-_RUNTIME = "/run"
+_FOLDERS = "/run/etsclone/folders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,81 @@ def foreign_mounts(root: str) -> frozenset[bytes]:
     )
 
 
+def second_mounts(root: str) -> frozenset[bytes]:
+    """Where, below `root`, a filesystem is mounted that is mounted somewhere else, too, inside or outside of it.
+
+    Such are bind mounts. Subvolumes of one btrfs cannot be told from them, and are none. Paths as `foreign_mounts`.
+    """
+    top = os.path.realpath(root).rstrip("/")
+    mounts = [mount for mount in mounts_of_system() if mount.source.startswith("/dev/")]
+    times = Counter(mount.device for mount in mounts)
+    return frozenset(
+        os.fsencode(mount.where[len(top) :])
+        for mount in mounts
+        if mount.where.startswith(f"{top}/")
+        and mount.where != "/"
+        and mount.type != "btrfs"
+        and times[mount.device] > 1
+    )
+
+
+def system_mounts(root: str) -> tuple[str, ...]:
+    """Where, below `root`, filesystems of the disk's system are mounted: all that `foreign_mounts` leaves, sorted."""
+    top = os.path.realpath(root).rstrip("/")
+    found = {
+        mount.where
+        for mount in mounts_of_system()
+        if mount.where.startswith(f"{top}/") and mount.source.startswith("/dev/")
+    }
+    return tuple(sorted(found))
+
+
 @contextlib.contextmanager
 def mount_folder() -> Iterator[str]:
-    """A private empty folder to mount on, removed in the end."""
-    folder = tempfile.mkdtemp(prefix="etsclone-", dir=_RUNTIME)
-    try:
+    """A private empty folder to mount on, removed in the end; those that killed processes left are removed first.
+
+    Whether one is in use its lock tells: the mounts of other processes cannot be seen, and would not keep it.
+
+    Raises:
+        EtscloneError: when none can be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = _new_folder(stack)
+        except OSError as error:
+            raise EtscloneError(
+                f"no folder to mount at can be made in {_FOLDERS}: {error.strerror}",
+                hint="see that /run can be written to and is not full",
+            ) from error
         yield folder
+
+
+def _new_folder(stack: contextlib.ExitStack) -> str:
+    os.makedirs(_FOLDERS, mode=0o700, exist_ok=True)
+    with _locked(_FOLDERS):
+        _sweep()
+        folder = tempfile.mkdtemp(dir=_FOLDERS)
+        stack.enter_context(_locked(folder))
+        stack.callback(os.rmdir, folder)
+    return folder
+
+
+def _sweep() -> None:
+    for name in os.listdir(_FOLDERS):
+        left = os.path.join(_FOLDERS, name)
+        # In use, or with a mount that a killed process left for all to see.
+        with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_NB):
+            os.rmdir(left)
+
+
+@contextlib.contextmanager
+def _locked(folder: str, how: int = 0) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
+        yield
     finally:
-        os.rmdir(folder)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -101,11 +171,6 @@ def mounted(
             run("mount", ["--options", ",".join(words), "--source", device, "--target", where])
             stack.callback(run, "umount", ["--", where])
         yield
-
-
-def remount_writable(where: str) -> None:
-    """Let a mounted filesystem be written to."""
-    run("mount", ["--options", "remount,rw", "--target", where])
 
 
 def _with_real_device(mount: Mount) -> Mount:

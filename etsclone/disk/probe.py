@@ -19,6 +19,7 @@ from etsclone.disk.damaged import (
     KINDS,
     can_be_opened,
     can_be_read,
+    has_mark,
     may_have_table,
     read_head,
     table_alone,
@@ -27,10 +28,20 @@ from etsclone.disk.gpttable import parse_gpt
 from etsclone.disk.mounts import Mount, mounts_of_system, swaps_of_system
 from etsclone.disk.signatures import find_content
 from etsclone.errors import FormatError, UsageError
-from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable, Use
+from etsclone.model.disk import (
+    Content,
+    Disk,
+    DiskIdentity,
+    Partition,
+    PartitionTable,
+    Use,
+    mbr_partuuid,
+)
+from etsclone.model.quarantine import IN_QUARANTINE
 from etsclone.run import run
 from etsclone.units import SECTOR
 
+_ATTRIBUTES = {"RequiredPartition": "0", "NoBlockIOProtocol": "1", "LegacyBIOSBootable": "2"}
 _IGNORED = re.compile(r"(ram|zram|sr|fd|nbd)\d+")
 
 
@@ -106,15 +117,17 @@ def parse_table(text: str, nodes: dict[int, str]) -> PartitionTable:
     try:
         table = json.loads(text)["partitiontable"]
         sector = int(table.get("sectorsize", SECTOR))
+        mark = int(table["id"], 16) if table["label"] == "dos" else 0
         partitions = tuple(
             Partition(
-                number=_partition_number(entry["node"]),
+                number=(number := _partition_number(entry["node"])),
                 device=nodes.get(entry["start"] * sector, ""),
                 start=entry["start"] * sector,
                 size=entry["size"] * sector,
                 type=entry["type"].upper(),
-                uuid=entry.get("uuid", ""),
+                uuid=entry.get("uuid", "") or mbr_partuuid(mark, number),
                 name=entry.get("name", ""),
+                attributes=_attributes(entry.get("attrs", "")),
             )
             for entry in table.get("partitions", [])
         )
@@ -123,6 +136,15 @@ def parse_table(text: str, nodes: dict[int, str]) -> PartitionTable:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"cannot read what sfdisk printed: {error}") from error
+
+
+def _attributes(words: str) -> int:
+    """The bits that sfdisk names: `RequiredPartition LegacyBIOSBootable GUID:60,63`."""
+    bits = 0
+    for word in words.replace(",", " ").split():
+        number = _ATTRIBUTES.get(word, word.removeprefix("GUID:"))
+        bits |= 1 << int(number) if number.isdecimal() and int(number) < 64 else 0
+    return bits
 
 
 def _block_device(path: str) -> pyudev.Device:
@@ -143,6 +165,8 @@ def _disk(device: pyudev.Device) -> Disk:
     sector_size = _integer(device, "queue/logical_block_size") or SECTOR
     table = _read_table(path, nodes, _size(device), sector_size)
     content = Content() if table and table.partitions else read_content(path, 0, _size(device))
+    if table is None and not content.type and has_mark(path):
+        content = Content(IN_QUARANTINE)
     if content.type:
         table = None  # the boot sector of FAT, exFAT or NTFS passes for an MBR without partitions
     return Disk(
@@ -220,7 +244,7 @@ def _uses(device: pyudev.Device) -> Iterator[Use]:
     ]
     yield from found
     if not found and _is_claimed(device.device_node):
-        yield Use(device.device_node, "held", "by a mount that cannot be seen from here")
+        yield Use(device.device_node, "held", "a mount that cannot be seen from here")
 
 
 def _is_claimed(path: str) -> bool:

@@ -118,42 +118,53 @@ def _enlarge_ext(device: str) -> None:
 
 
 def _enlarge_xfs(device: str) -> None:
-    _run_mounted(device, "xfs", "rw,nouuid,nodev,nosuid,noexec", ["xfs_growfs", "-d"])
+    run_mounted(device, "xfs", "rw,nouuid,nodev,nosuid,noexec", ["xfs_growfs", "-d"])
 
 
 def _enlarge_btrfs(device: str) -> None:
-    facts = _btrfs_facts(device)
-    if _is_mounted_btrfs(facts["fsid"]):
+    facts = btrfs_facts(device)
+    if is_mounted_btrfs(facts["fsid"]):
         raise CommandFailed(_TWIN_MOUNTED)
     try:
         words = ["btrfs", "filesystem", "resize", f"{facts['dev_item.devid']}:max"]
         # A balance that was going on when the source went down has no business here.
-        _run_mounted(device, "btrfs", "rw,nodev,nosuid,noexec,skip_balance", words)
+        run_mounted(device, "btrfs", "rw,nodev,nosuid,noexec,skip_balance", words)
     finally:
         forget(device, "btrfs")
 
 
-def _run_mounted(device: str, kind: str, options: str, words: list[str]) -> None:
+def run_mounted(device: str, kind: str, options: str, words: list[str]) -> None:
+    """Run a command, with the folder as its last word, while a device is mounted where nobody else sees it.
+
+    Raises:
+        CommandFailed: when it cannot be mounted, or the command fails.
+    """
     with uninterrupted():
         script = ["sh", "-e", "-c", _MOUNT_AND_RUN, "sh", kind, options, device]
         run("unshare", ["--mount", "--", *script, *words])
 
 
 def _btrfs_obstacle(device: str, uuid: str, size: int) -> str:
-    if _is_mounted_btrfs(uuid):
+    if is_mounted_btrfs(uuid):
         return _TWIN_MOUNTED
-    devices = _btrfs_facts(device)["num_devices"]
+    devices = btrfs_facts(device)["num_devices"]
     if devices != "1":
         return f"its btrfs has {devices} devices"
     too_small = size < _MIN_BTRFS
     return f"btrfs can only be enlarged to {human(_MIN_BTRFS)} or more" if too_small else ""
 
 
-def _is_mounted_btrfs(uuid: str) -> bool:
+def is_mounted_btrfs(uuid: str) -> bool:
+    """Whether the kernel uses a btrfs with this UUID."""
     return os.path.exists(f"/sys/fs/btrfs/{uuid}")
 
 
-def _btrfs_facts(device: str) -> dict[str, str]:
+def btrfs_facts(device: str) -> dict[str, str]:
+    """`fsid`, `num_devices` and `dev_item.devid` of a btrfs.
+
+    Raises:
+        CommandFailed: when its tools do not tell them.
+    """
     shown = run("btrfs", ["inspect-internal", "dump-super", device]).stdout
     return _facts(shown, None, ("fsid", "num_devices", "dev_item.devid"))
 
@@ -169,7 +180,7 @@ def _facts(text: str, separator: str | None, wanted: tuple[str, ...]) -> dict[st
 
 def _lvm_obstacle(device: str, _uuid: str, _size: int) -> str:
     fields = ["--noheadings", "--options", "vg_name,pv_count"]
-    words = _lvm("pvs", "--readonly", *fields, device).split()
+    words = lvm(device, "pvs", "--readonly", *fields, device).split()
     if len(words) < 2:  # a physical volume without a group
         return ""
     if words[-1] != "1":
@@ -177,8 +188,12 @@ def _lvm_obstacle(device: str, _uuid: str, _size: int) -> str:
     return ""
 
 
-def _lvm(command: str, *words: str) -> str:
-    device = words[-1]
+def lvm(device: str, command: str, *words: str) -> str:
+    """Run a command of LVM that sees no other physical volume than `device`; returns what it printed.
+
+    Raises:
+        CommandFailed: when it fails.
+    """
     config = _LVM_CONFIG.format(device=device)
     # Without the driver no volume can be active: nothing but metadata is read and written.
     return run("lvm", [command, "--driverloaded", "n", "--config", config, *words]).stdout
@@ -207,8 +222,8 @@ _KINDS = {
     ),
     "LVM2_member": _Kind(
         ("lvm",),
-        lambda device: _lvm("pvresize", device),
-        lambda device: _lvm("pvck", device),
+        lambda device: lvm(device, "pvresize", device),
+        lambda device: lvm(device, "pvck", device),
         _lvm_obstacle,
     ),
 }

@@ -1,4 +1,4 @@
-"""What a disk or partition contains, as libblkid finds it: the library behind blkid(8). The only importer of ctypes.
+"""What a disk or partition contains, as libblkid finds it: the library behind blkid(8). Through ctypes.
 
 Called directly, because every start of blkid takes longer than its work, and there is one for each partition. What is
 asked, and in which order, is what `blkid --probe` asks (misc-utils/blkid.c, lowprobe_superblocks); the functions are

@@ -26,6 +26,7 @@ from etsclone.disk.device import (
     write_bytes,
 )
 from etsclone.disk.images import announce_partitions, image_identity, is_image
+from etsclone.disk.luks import Keys
 from etsclone.disk.snapshots import check_snapshots
 from etsclone.errors import (
     ComparisonFailed,
@@ -38,6 +39,7 @@ from etsclone.errors import (
     WritesLost,
 )
 from etsclone.model.extents import Extent, Extents
+from etsclone.model.ids import Followed, Identify
 from etsclone.model.mapfile import Mapfile, parse_mapfile
 from etsclone.model.plan import (
     CheckSnapshots,
@@ -52,9 +54,10 @@ from etsclone.model.plan import (
     Seal,
     Unused,
     VerifyMode,
-    Write,
+    Withhold,
 )
 from etsclone.model.view import View
+from etsclone.model.write import Write
 from etsclone.progress import Report, progress
 from etsclone.store.clones import CloneFacts, CloneRecord, record_of
 from etsclone.units import MIB
@@ -66,8 +69,8 @@ logger = logging.getLogger(__name__)
 class CloneOutcome:
     """What a clone did.
 
-    Times (UTC), bytes that were looked at, written, shared and lost, the hash over all digests, and the mapfile with
-    its sha256 (hex).
+    Times (UTC), bytes that were looked at, written, shared and lost, the hash over all digests, the mapfile with
+    its sha256 (hex), and what became of the files that name identifiers, where those were changed.
     """
 
     started: datetime
@@ -81,6 +84,7 @@ class CloneOutcome:
     tree_hash: str
     map_path: Path
     map_sha256: str
+    followed: Followed | None = None
 
 
 @dataclass(slots=True)
@@ -94,9 +98,11 @@ class _Clone:
     stack: contextlib.ExitStack
     source: int
     viewed: Viewed | None = None
+    keys: Keys | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     reads_zero: bool = False
     result: CopyResult | None = None
+    followed: Followed | None = None
     _target: int | None = None
     _record: CloneRecord | None = None
 
@@ -165,7 +171,12 @@ def _kept(what: str, hint: str) -> Iterator[None]:
 
 
 def execute_clone(
-    plan: ClonePlan, *, tuning: Tuning, shown: Report, map_path: Path | None = None
+    plan: ClonePlan,
+    *,
+    tuning: Tuning,
+    shown: Report,
+    map_path: Path | None = None,
+    keys: Keys | None = None,
 ) -> CloneOutcome:
     """Run the steps of a clone plan.
 
@@ -174,6 +185,7 @@ def execute_clone(
         tuning: how the engine uses the machine.
         shown: who is told how far it is.
         map_path: where the mapfile goes; None for this machine's own record of the target.
+        keys: what opens encrypted volumes in which files are to be changed.
 
     Raises:
         TargetChanged, TargetRefused: before anything was written.
@@ -186,7 +198,7 @@ def execute_clone(
         check_identity(plan.source.identity)
         source = stack.enter_context(opened(plan.source.path, writable=False))
         viewed = stack.enter_context(_opened_view(plan.view)) if plan.view else None
-        clone = _Clone(plan, tuning, shown, map_path, stack, source, viewed)
+        clone = _Clone(plan, tuning, shown, map_path, stack, source, viewed, keys)
         shown.expected = _phases(plan)
         try:
             for step in plan.steps:
@@ -242,6 +254,7 @@ def _outcome(clone: _Clone) -> CloneOutcome:
         tree_hash=result.tree_hash if result else "",
         map_path=clone.record.map_path,
         map_sha256=hashlib.sha256((clone.record.load_map() or "").encode()).hexdigest(),
+        followed=clone.followed,
     )
 
 
@@ -266,20 +279,29 @@ def _run(step: CloneStep, clone: _Clone) -> None:
         case Clear():
             _clear(step, clone)
         case Copy():
-            try:
+            with _told_where(clone.plan):
                 _copy(step, clone)
-            except ReadBackDiffers as error:
-                place = clone.plan.source.where(error.start, error.end)
-                raise ComparisonFailed(
-                    f"{clone.plan.target.path} differs from what was written to {place}",
-                    hint=error.hint,
-                ) from error
         case CheckSnapshots():
             check_snapshots(step.devices)
         case Grow():
             _grow(step, clone)
+        case Identify():
+            _identify(step, clone)
         case Seal():
             seal(step, clone.target)
+        case Withhold():
+            _withhold(step, clone)
+
+
+@contextlib.contextmanager
+def _told_where(plan: ClonePlan) -> Iterator[None]:
+    try:
+        yield
+    except ReadBackDiffers as error:
+        place = plan.source.where(error.start, error.end)
+        raise ComparisonFailed(
+            f"{plan.target.path} differs from what was written to {place}", hint=error.hint
+        ) from error
 
 
 def _create_image(step: CreateImage) -> None:
@@ -378,6 +400,20 @@ def _grow(step: Grow, clone: _Clone) -> None:
 
     forget(clone.plan, step.spoiled, clone.record)
     grow(step, clone.plan, clone.target)
+
+
+def _identify(step: Identify, clone: _Clone) -> None:
+    from etsclone.execute.grow import forget  # noqa: PLC0415 - only `--new-ids` pays for it
+    from etsclone.execute.ids import identify  # noqa: PLC0415
+
+    forget(clone.plan, step.spoiled, clone.record)
+    clone.followed = identify(step, clone.plan, clone.target, clone.keys)
+
+
+def _withhold(step: Withhold, clone: _Clone) -> None:
+    from etsclone.execute.quarantine import withhold  # noqa: PLC0415 - only `--quarantine` pays
+
+    withhold(step, clone.plan, clone.target)
 
 
 def seal(step: Seal, target: int) -> None:

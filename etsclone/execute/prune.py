@@ -22,10 +22,10 @@ def execute_prune(store: Store, plans: Sequence[PrunePlan]) -> None:
         for plan in plans:
             for kept in plan.kept:
                 _check(kept.link)
-            for link in plan.pruned:
+            for link in plan.going:
                 _check(link)
         for plan in plans:
-            for link in plan.pruned:
+            for link in plan.going:
                 item = Generation(link.role, link.number, Path(link.path), link.pruned)
                 store.prune(item, _check(link).size)
 
@@ -35,7 +35,8 @@ def _check(link: Link) -> Envelope:
         envelope = read_envelope(Path(link.path))
     except EtscloneError as error:
         raise _changed(link) from error
-    if digest(envelope.header) != link.digest:
+    # Of one that is dropped, what the later one vouches for.
+    if digest(envelope.header) != (link.claimed[0] if link.claimed else link.digest):
         raise _changed(link)
     return envelope
 

@@ -17,6 +17,12 @@ RECEIPT_NAMESPACE = "receipt@etsclone"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 """What a pair, a role or a profile may be called: these names become file names."""
 
+CONFIG = "brd.toml"
+"""What the settings of a store are called in it."""
+
+SIGNERS = "allowed_signers"
+"""What the list of whom to trust is called in a store, which holds a copy of it."""
+
 SEALED_SUFFIX = ".age"
 """What is added to the names of payload and inventory when they are sealed."""
 

@@ -17,7 +17,7 @@ class Meaning(Enum):
     DISK = "disk"
     """Bound to the disk: each clone keeps its own, as it should."""
     VOLATILE = "volatile"
-    """At least one side does not list the path, because it changes by itself."""
+    """At least one side does not list the path, because it changes by itself; or it is a socket in the scope."""
     TIME = "time only"
     """Nothing but the time of last change differs, wherever it is: services touch files that they do not change."""
 

@@ -6,6 +6,13 @@ before anything is written.
 
 from dataclasses import dataclass
 
+from etsclone.model.extents import Extent
+
+_NO_BLOCK_IO, _READ_ONLY, _NO_AUTO = 1 << 1, 1 << 60, 1 << 63
+
+ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+"""The type of an EFI system partition in a GPT."""
+
 
 @dataclass(frozen=True, slots=True)
 class DiskIdentity:
@@ -70,7 +77,8 @@ class Content:
 class Partition:
     """A partition: its bytes on the disk, `[start, start + size)`, and what it contains.
 
-    `type` is the GPT type GUID in upper case or the MBR type in hex, as sfdisk prints it. `device` is its node.
+    `type` is the GPT type GUID in upper case or the MBR type in hex, as sfdisk prints it. `device` is its node. `uuid`
+    is what `PARTUUID=` calls it: on an MBR `mbr_partuuid`. `attributes` are the 64 bits of a GPT's entry; 0 in an MBR.
     """
 
     number: int
@@ -81,11 +89,40 @@ class Partition:
     uuid: str = ""
     name: str = ""
     content: Content = Content()
+    attributes: int = 0
+
+    @property
+    def automatic(self) -> bool:
+        """Whether it may be mounted for its type alone.
+
+        Source: the Discoverable Partitions Specification: bit 63, "no-auto". That means nothing of an EFI system
+        partition, where systemd asks for the UEFI specification's bit 1, "no block I/O protocol".
+        """
+        return not self.attributes & (_NO_BLOCK_IO if self.type == ESP else _NO_AUTO)
+
+    @property
+    def kept_read_only(self) -> bool:
+        """Whether it is only to be read, when it is mounted for its type. Source: as above, bit 60."""
+        return self.type != ESP and bool(self.attributes & _READ_ONLY)
 
     @property
     def end(self) -> int:
         """The first byte after it."""
         return self.start + self.size
+
+    @property
+    def extent(self) -> Extent:
+        """Its bytes on the disk."""
+        return Extent(self.start, self.end)
+
+
+def mbr_partuuid(identifier: int, number: int) -> str:
+    """What `PARTUUID=` calls a partition of an MBR: made of the disk's identifier and the partition's number, in hex.
+
+    Empty where the disk has none (it is 0): all such disks would share these names. Source: the kernel's
+    block/partitions/msdos.c; libblkid's partitions/dos.c for disks without.
+    """
+    return f"{identifier:08x}-{number:02x}" if identifier else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ class Flaw(Enum):
 
     DAMAGED = "damaged"
     """An overlay or a header does not verify."""
+    UNTRUSTED = "untrusted"
+    """It does, but under a key that is revoked, unknown, or listed for other roles or times."""
     UNREADABLE = "unreadable"
     """The medium does not give it back."""
     SEALED = "sealed"
@@ -28,7 +30,8 @@ class Flaw(Enum):
 class Problem:
     """A flaw, where in the history of a role it is, and a sentence about it.
 
-    `generation` is the first one that it concerns; `path` is set when it is one file that is at fault.
+    `generation` is the first one that it concerns; `path` is set when it is one file that is at fault. `hint` says how
+    to mend it where the flaw alone does not tell.
     """
 
     flaw: Flaw
@@ -36,6 +39,14 @@ class Problem:
     generation: int
     message: str
     path: str | None = None
+    hint: str = ""
+
+    @property
+    def line(self) -> str:
+        """A line for people, which names the path, or else the role, once."""
+        if self.path and self.path in self.message:
+            return self.message
+        return f"{self.path or self.role}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,9 @@ class Link:
 
     `number` is what its file name says, `size` the file's bytes, `header_size` those that stay when it is pruned.
     What follows is its header's word, and missing when there is a `problem`: `digest` and `previous` (sha256, hex),
-    `created` (UTC). `contents` tells how far they were looked at: `sealed`, `not read`, `read`, or empty.
+    `created` (UTC). `claimed` is what the header says of the two digests where it is not believed. `contents` tells how
+    far they were looked at: `sealed`, `not read`, `read`, or empty. Of one that is `vouched` for, the key is no longer
+    trusted, but a later generation that verifies follows exactly this header.
     """
 
     role: str
@@ -57,7 +70,9 @@ class Link:
     previous: str | None = None
     created: datetime | None = None
     problem: Problem | None = None
+    claimed: tuple[str, str | None] | None = None
     contents: str = ""
+    vouched: bool = False
 
     @property
     def unfinished(self) -> bool:

@@ -5,7 +5,9 @@ from enum import Enum
 
 from etsclone.model.disk import Disk
 from etsclone.model.extents import Extent, Extents
+from etsclone.model.ids import Identify
 from etsclone.model.view import AS_IT_IS, View
+from etsclone.model.write import Write
 from etsclone.units import KIB
 
 PIECE = 64 * KIB
@@ -26,6 +28,7 @@ class Guard(Enum):
     SOURCE_MOUNTED = "source mounted for writing"
     SOURCE_EMPTY = "source has no content"
     SOURCE_DAMAGED = "source damaged"
+    QUARANTINE = "in quarantine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,8 @@ class CloneWishes:
     """What a user asks of a clone beside its disks, and what helps it.
 
     `digests_kept`: those of an earlier clone can be believed; `grow`: the last partition is to fill a larger target;
-    `share`: both are files of one filesystem with reflinks.
+    `share`: both are files of one filesystem with reflinks; `new_ids`: the clone gets identifiers of its own;
+    `quarantine`: it ends in quarantine.
     """
 
     mode: CopyMode = CopyMode.NEW
@@ -152,19 +156,12 @@ class CloneWishes:
     digests_kept: bool = False
     grow: bool = False
     share: bool = False
+    new_ids: bool = False
+    quarantine: bool = False
 
 
 PLAIN = CloneWishes()
 """Nothing but a clone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Bytes to put at an offset of the target."""
-
-    offset: int
-    data: bytes
-    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +202,18 @@ class Seal:
 
 
 @dataclass(frozen=True, slots=True)
+class Withhold:
+    """Put a target into quarantine, in place of sealing it: its first sectors are kept in a record.
+
+    `head` are its first bytes as they are to be once it is released. `marks` are the bytes that show, by then, whether
+    anything was written to.
+    """
+
+    head: bytes
+    marks: Extents
+
+
+@dataclass(frozen=True, slots=True)
 class Growth:
     """A larger layout of the target: the step that fills it, the source's head with that layout's table, and what else
     the seal writes."""
@@ -221,7 +230,7 @@ class CheckSnapshots:
     devices: tuple[str, ...]
 
 
-CloneStep = CreateImage | Erase | Clear | Copy | CheckSnapshots | Grow | Seal
+CloneStep = CreateImage | Erase | Clear | Copy | CheckSnapshots | Grow | Identify | Seal | Withhold
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +259,16 @@ class ClonePlan:
     def grow(self) -> Grow | None:
         """The step that enlarges the last partition, if there is one."""
         return next((step for step in self.steps if isinstance(step, Grow)), None)
+
+    @property
+    def identify(self) -> Identify | None:
+        """The step that gives identifiers of its own, if there is one."""
+        return next((step for step in self.steps if isinstance(step, Identify)), None)
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether the target ends in quarantine."""
+        return any(isinstance(step, Withhold) for step in self.steps)
 
     @property
     def copied(self) -> Extents:

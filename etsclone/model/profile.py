@@ -7,10 +7,16 @@ from etsclone.model.scope import Scope
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A command that must succeed in a healthy system of this kind."""
+    """A command that must succeed in a healthy system of this kind.
+
+    It is run where it can write to nothing but `scratch`, folders that are empty for it (and /run, /tmp, /var/tmp). It
+    is not run where one of `needs` does not exist.
+    """
 
     name: str
     argv: tuple[str, ...]
+    scratch: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

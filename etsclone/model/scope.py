@@ -7,8 +7,10 @@ everything beneath it. Paths inside a system are bytes, since file names need no
 
 import fnmatch
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 
 class Claim(Enum):
@@ -28,21 +30,35 @@ class PatternError(ValueError):
     """A scope pattern that cannot be meant: relative, with `.` or `..` or empty components."""
 
 
-def pattern_regex(pattern: str) -> re.Pattern[bytes]:
-    """Compile a pattern to a regular expression over the whole bytes of an absolute path.
+def check_pattern(pattern: str) -> str:
+    """Return `pattern` if it can be meant.
 
     Raises:
         PatternError: for a relative path, the root itself, or components that are empty, `.` or `..`.
     """
-    components = pattern.split("/")[1:]
     if not pattern.startswith("/") or pattern == "/":
         raise PatternError(f"scope pattern is no absolute path below the root: {pattern!r}")
-    if any(component in {"", ".", ".."} for component in components):
+    if not {"", ".", ".."}.isdisjoint(pattern.split("/")[1:]):
         raise PatternError(f"scope pattern has an empty, '.' or '..' component: {pattern!r}")
+    return pattern
+
+
+def _is_plain(pattern: str) -> bool:
+    """Whether it matches nothing but itself."""
+    return set("*?[").isdisjoint(pattern)
+
+
+def pattern_regex(pattern: str) -> bytes:
+    """What a pattern claims as a regular expression (for `re.DOTALL`) over the whole bytes of an absolute path.
+
+    Raises:
+        PatternError: as `check_pattern`.
+    """
     parts = [
-        b"(?:/[^/]+)*" if part == "**" else b"/" + _component_regex(part) for part in components
+        b"(?:/[^/]+)*" if part == "**" else b"/" + _component_regex(part)
+        for part in check_pattern(pattern).split("/")[1:]
     ]
-    return re.compile(b"".join(parts) + rb"(?:/.*)?", re.DOTALL)
+    return b"".join(parts) + rb"(?:/.*)?"
 
 
 def _component_regex(component: str) -> bytes:
@@ -103,7 +119,7 @@ class _Volatile:
             while len(parts) > 1 and parts[-1] == "**":  # none included: the same as without
                 del parts[-1]
             *above, last = parts
-            if any(re.search(r"[*?[]", part) for part in above):
+            if not all(map(_is_plain, above)):
                 way = b"".join(
                     b"(?:/[^/]+)*" if part == "**" else b"/" + _component_regex(part)
                     for part in above
@@ -125,12 +141,52 @@ class _Volatile:
 
     @staticmethod
     def _hidden(parts: tuple[str, ...]) -> Hidden:
-        plain = {part for part in parts if not re.search(r"[*?[]", part)}
+        plain = set(filter(_is_plain, parts))
         others = [_component_regex(part) for part in parts if part not in plain]
         return Hidden(
             frozenset(part.encode("utf-8", "surrogateescape") for part in plain),
             re.compile(b"|".join(others), re.DOTALL) if others else None,
         )
+
+
+class _List:
+    """One list of patterns. Nearly all are plain, and quicker looked up, and made ready, than a regular expression."""
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        wild = [pattern_regex(pattern) for pattern in patterns if not _is_plain(pattern)]
+        self._plain = {
+            pattern.encode("utf-8", "surrogateescape") for pattern in filter(_is_plain, patterns)
+        }
+        self._wild = re.compile(b"|".join(wild), re.DOTALL) if wild else None
+
+    def claims(self, path: bytes, above: list[bytes]) -> bool:
+        """Whether it claims `path`; `above` is the path and the folders on the way to it."""
+        if not self._plain.isdisjoint(above):
+            return True
+        return self._wild is not None and self._wild.fullmatch(path) is not None
+
+
+class _Matchers:
+    """The patterns, ready to be asked. That takes a while, so each kind is made when it is asked for."""
+
+    def __init__(self, lists: Mapping[Claim, tuple[str, ...]]) -> None:
+        self._lists = lists
+
+    @cached_property
+    def lists(self) -> dict[Claim, _List]:
+        """What each list claims, the one that beats the others first."""
+        return {claim: _List(patterns) for claim, patterns in self._lists.items()}
+
+    @cached_property
+    def ways(self) -> re.Pattern[bytes]:
+        """Every folder above what the role may claim."""
+        ways = b"|".join(_way_regex(pattern) for pattern in self._lists[Claim.ROLE])
+        return re.compile(b"(?:" + ways + b")", re.DOTALL)
+
+    @cached_property
+    def volatile(self) -> _Volatile:
+        """What is volatile, by folder."""
+        return _Volatile(self._lists[Claim.VOLATILE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,31 +200,24 @@ class Scope:
     role: tuple[str, ...]
     disk: tuple[str, ...] = ()
     volatile: tuple[str, ...] = ()
-    _regexes: dict[Claim, re.Pattern[bytes]] = field(init=False, repr=False, compare=False)
-    _ways: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
-    _hidden: _Volatile = field(init=False, repr=False, compare=False)
+    _matchers: _Matchers = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         lists = {Claim.VOLATILE: self.volatile, Claim.DISK: self.disk, Claim.ROLE: self.role}
-        joined = {
-            claim: re.compile(
-                b"|".join(b"(?:" + pattern_regex(pattern).pattern + b")" for pattern in patterns),
-                re.DOTALL,
-            )
-            for claim, patterns in lists.items()
-            if patterns
-        }
-        object.__setattr__(self, "_regexes", joined)
-        ways = b"|".join(_way_regex(pattern) for pattern in self.role)
-        object.__setattr__(self, "_ways", re.compile(b"(?:" + ways + b")", re.DOTALL))
-        object.__setattr__(self, "_hidden", _Volatile(self.volatile))
+        for pattern in (*self.role, *self.disk, *self.volatile):
+            check_pattern(pattern)
+        object.__setattr__(self, "_matchers", _Matchers(lists))
 
     def claim(self, path: bytes) -> Claim:
         """Who decides what `path` (absolute, as inside the system) holds. The root itself is nobody's."""
         if path == b"/":
             return Claim.NOBODY
-        for claim, regex in self._regexes.items():
-            if regex.fullmatch(path):
+        above, folder = [], path
+        while folder:
+            above.append(folder)
+            folder = folder[: folder.rfind(b"/")]
+        for claim, patterns in self._matchers.lists.items():
+            if patterns.claims(path, above):
                 return claim
         return Claim.NOBODY
 
@@ -179,9 +228,9 @@ class Scope:
         """Whether a path beneath `folder` could be the role's: where it cannot, nobody needs to look."""
         claim = self.claim(folder)
         if claim is Claim.NOBODY:
-            return self._ways.fullmatch(b"" if folder == b"/" else folder) is not None
+            return self._matchers.ways.fullmatch(b"" if folder == b"/" else folder) is not None
         return claim is Claim.ROLE
 
     def hidden_in(self, folder: bytes) -> Hidden:
         """Which names of a folder are volatile. The folder itself must not be: beneath such a one everything is."""
-        return self._hidden.below(folder)
+        return self._matchers.volatile.below(folder)

@@ -117,7 +117,15 @@ def twins(paths: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def printable(path: bytes) -> str:
-    """A path as people may see it: one line, no control characters that could write to a terminal."""
-    text = path.decode("utf-8", "backslashreplace")
+def printable(words: bytes | str) -> str:
+    r"""A name or text as people may see it: one line, no control characters that could write to a terminal.
+
+    In a name (bytes) a backslash is escaped too: `x\n` with a backslash is no name with a line break. A text (str) may
+    hold names that were made printable already, or commands that are typed again: its backslashes stay.
+    """
+    text = words if isinstance(words, str) else _named(words)
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _named(name: bytes) -> str:
+    return name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")

@@ -1,56 +1,55 @@
-"""Make the scope of a tree what an overlay holds, by executing a `TreePlan` and nothing else.
+"""Make the scope of a tree what an overlay holds, by executing a `TreePlan` and edits, and nothing else.
 
-New files are written in full, with all their metadata, into a private staging folder at the top of the filesystem
-where they belong, and are safe on the disk before the first path of the scope changes. Then each takes its place by
-one rename. Flags come last of all, since what is immutable cannot be moved; those that are in the way are taken off
-and, where the thing stays, put back. What is interrupted is mended by planning and applying again: every step leads
-from what is there to what the overlay holds, and none depends on one before it having happened.
+What is new is prepared in full in a private folder at the top of the filesystem where it belongs, and is safe on the
+disk before the first path of the system changes; so is a journal of all that will. Then paths change hands by renames.
+What is interrupted is finished or undone by the next run, and what was replaced or removed is kept until it is undone
+or committed: the system is always exactly what it was, or exactly what it is to be, or known to be under way.
 """
 
-import os
-import shutil
-import stat
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
-from etsclone.errors import ComparisonFailed, EtscloneError, ScopeConflict, UnsafePath
+from etsclone.errors import ComparisonFailed, ScopeConflict
+from etsclone.model.edit import Edit
+from etsclone.model.journal import Lock, Progress, Seen, Standing, Stay, Steps, Swap
+from etsclone.model.keep import NOTHING, Keep
 from etsclone.model.scope import Scope
-from etsclone.model.tree import (
-    STAGING,
-    Entry,
-    Kind,
-    Tree,
-    ancestors,
-    join,
-    name_of,
-    parent_of,
-    printable,
-    twins,
-)
+from etsclone.model.tree import Entry, Kind, Tree, join, name_of, parent_of, printable
+from etsclone.overlay.copies import copies
+from etsclone.overlay.edits import needed_edits
 from etsclone.overlay.files import (
-    drop_attributes,
     filesystem_top,
-    mtime_kept,
-    opened_file,
+    opened_any,
     opened_folder,
     opened_root,
     typed_errors,
-    working_in,
-    write_attributes,
 )
-from etsclone.overlay.flags import folds_case, unlocked, write_flags
+from etsclone.overlay.flags import LOCKS, read_flags
 from etsclone.overlay.payload import Payload
+from etsclone.overlay.projects import check_projects
+from etsclone.overlay.rounds import NEW, Round, drop_leftovers, drop_staging, new_round
 from etsclone.overlay.scan import scan
-from etsclone.plan.tree import Action, TreeChange, TreePlan, differences
+from etsclone.overlay.seen import sight, standing_of
+from etsclone.overlay.staging import Content, Staging
+from etsclone.overlay.swapping import forwards
+from etsclone.plan.steps import handovers
+from etsclone.plan.tree import MADE, Action, TreePlan, differences
 
 _SHOWN = 5
 """How many differences a failed comparison names."""
 
-_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-
-def apply_plan(root: str, plan: TreePlan, payload: Payload) -> None:
-    """Execute a plan that was made for this root and this payload.
+def apply_plan(
+    root: str,
+    plan: TreePlan,
+    payload: Payload,
+    edits: Sequence[Edit] = (),
+    *,
+    keep: Keep = NOTHING,
+    label: str = "",
+    began: str = "",
+) -> None:
+    """Execute a plan that was made for this root and this payload, and edits of files outside of its scope.
 
     Folders outside of the scope keep their times. An empty plan touches nothing.
 
@@ -58,28 +57,31 @@ def apply_plan(root: str, plan: TreePlan, payload: Payload) -> None:
         root: the top of the tree; `/` inside `chroot.in_chroot`.
         plan: from `plan_tree`.
         payload: where the content of its files comes from.
+        edits: what has its content already is left alone.
+        keep: what programs of the system change afterwards, and is kept too; its paths are out of the plan's reach.
+        label: what the tree becomes, for people who find the journal.
+        began: when, in UTC (ISO 8601).
 
     Raises:
-        ScopeConflict: when two paths would be one on the filesystem that they are to be on; nothing has changed.
-        TargetFull: no space is left; unless a folder could not be made, no path of the scope has changed.
+        ScopeConflict: when the filesystem that a path is to be on cannot hold its name, or takes it for that of
+            another, of the overlay or of the disk, or projects of quotas forbid to move it; nothing has changed.
+        TargetChanged: when an edited file is not as it was when the edit was made; nothing has changed.
+        TargetFull: no space is left; unless a folder could not be made larger, nothing has changed.
         UnsafePath: when what was a folder is none any more since the plan was made; it is not followed.
         DeviceError: an input or output error.
         OSError: when the system refuses anything else.
     """
-    with typed_errors(b"/"), opened_root(root) as top, _staging(top) as staging:
-        for one, other in twins(payload.tree):
-            with typed_errors(one):
-                staging.check_tells_apart(one, other)
+    with typed_errors(b"/"), opened_root(root) as top:
+        edits = needed_edits(top, edits)
         for change in plan.changes:
-            with typed_errors(change.path):
-                _prepare(top, change, staging, payload)
-        staging.sync()
-        for change in plan.changes:
-            with typed_errors(change.path):
-                _execute(top, change, staging)
-        _finish_folders(top, plan)
-        _set_flags(top, plan)
-        _sync_folders(top, plan)
+            if change.action is Action.CLEAR:
+                drop_leftovers(top)
+                drop_staging(top, parent_of(change.path))
+        if any(change.action is not Action.CLEAR for change in plan.changes) or edits or keep:
+            drop_leftovers(top)
+            own = copies(root, top, keep.paths, [edit.path for edit in edits], payload)
+            plan = TreePlan((*plan.changes, *own.changes))
+            _Apply(top, plan, own, edits, keep).run(label, began)
 
 
 def verify_scope(root: str, wanted: Tree, scope: Scope, *, skip: Collection[bytes] = ()) -> None:
@@ -97,256 +99,143 @@ def verify_scope(root: str, wanted: Tree, scope: Scope, *, skip: Collection[byte
         )
 
 
-# --- staging -------------------------------------------------------------------------------------------------------
+# --- one apply -----------------------------------------------------------------------------------------------------
 
 
-class _Staging:
-    """New files on their way: one folder a filesystem, and in it one name for each path of the scope."""
+class _Apply:
+    """A plan on its way: first prepared, then written down, then done."""
 
-    def __init__(self, top: int) -> None:
+    def __init__(
+        self, top: int, plan: TreePlan, payload: Content, edits: Sequence[Edit], keep: Keep
+    ) -> None:
         self._top = top
-        self._folders: dict[bytes, int] = {}
-        self._names: dict[bytes, tuple[int, bytes]] = {}
+        self._keep = keep
+        self._plan = plan
+        self._payload = payload
+        self._edits = edits
+        self._handovers = handovers(plan, [edit.path for edit in edits])
+        self._retouched = {
+            change.path: change.entry
+            for change in plan.changes
+            if change.action is Action.RETOUCH and change.entry
+        }
+        self._tops: dict[bytes, bytes] = {}
 
-    def put(self, entry: Entry, payload: Payload) -> None:
-        """Make what will stand at the entry's path."""
-        folder, name = self._folder_for(entry.path), b"%06d" % len(self._names)
-        self._names[entry.path] = folder, name
-        if entry.link_to:
-            source, leader = self._names[entry.link_to]
-            self._link(source, leader, folder, name, entry)
-        elif entry.kind is Kind.FILE:
-            _write_file(folder, name, entry, payload)
-        else:
-            _make_special(folder, name, entry)
-
-    def check_tells_apart(self, one: bytes, other: bytes) -> None:
-        """Raise `ScopeConflict` when the filesystem that is to hold two paths folds their names.
-
-        The staging folder is asked, and the flag of the folder that they will be in, or that it will inherit.
-        """
-        folder, path = self._folder_for(one), parent_of(one)
-        folds = _folds(folder, one, other)
-        for above in (path, *reversed(ancestors(path))):
-            with suppress(FileNotFoundError, UnsafePath), opened_folder(self._top, above) as found:
-                folds = folds or folds_case(found)
-                break
-        if folds:
-            raise ScopeConflict(
-                f"{printable(one)} and {printable(other)} would be one on this filesystem",
-                hint="rename one of them on the captured server, and capture again",
-            )
-
-    def place(self, path: bytes, parent: int) -> None:
-        """Rename what was made for `path` into its folder."""
-        folder, name = self._names[path]
-        os.rename(name, name_of(path), src_dir_fd=folder, dst_dir_fd=parent)
-
-    def sync(self) -> None:
-        """Make the names of the staging folders durable; the files in them are already."""
-        for folder in self._folders.values():
-            os.fsync(folder)
-
-    def discard(self) -> None:
-        """Remove the staging folders with whatever is left in them."""
-        for path, folder in self._folders.items():
-            os.close(folder)
-            _discard(self._top, path)
-
-    def _folder_for(self, path: bytes) -> int:
-        staging = join(filesystem_top(self._top, path), STAGING)
-        if staging not in self._folders:
-            _discard(self._top, staging)
-            with _changed_folder(self._top, parent_of(staging)) as parent:
-                os.mkdir(STAGING, 0o700, dir_fd=parent)
-                flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._folders[staging] = os.open(STAGING, flags, dir_fd=parent)
-        return self._folders[staging]
-
-    def _link(self, source: int, leader: bytes, folder: int, name: bytes, entry: Entry) -> None:
-        if source != folder:
-            raise EtscloneError(
-                f"{printable(entry.path)} and {printable(entry.link_to or b'')} are one file in the overlay, "
-                "but are on two filesystems here",
-                hint="make them separate files on the captured server, and capture again",
-            )
-        os.link(leader, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
-
-
-def _folds(folder: int, one: bytes, other: bytes) -> bool:
-    """Whether two paths are one to a folder's filesystem; each component that differs is tried as a name."""
-    for left, right in zip(one.split(b"/"), other.split(b"/"), strict=True):
-        if left == right:
-            continue
-        os.close(os.open(left, _NEW_FILE, 0o600, dir_fd=folder))
+    def run(self, label: str, began: str) -> None:
+        tops = {handover.path: self._filesystem(handover.path) for handover in self._handovers}
+        others = set(tops.values()).union(map(self._filesystem_in, self._retouched)) - {b"/"}
         try:
-            os.lstat(right, dir_fd=folder)
-        except FileNotFoundError:
-            return False
-        finally:
-            os.unlink(left, dir_fd=folder)
-    return True
+            version = 3 if self._handovers else 2 if self._keep.code or self._keep.lost else 1
+            found = new_round(self._top, (b"/", *sorted(others)), label, began, version)
+            self._check_projects(found, tops)
+            self._prepare(Staging(found, tops))
+            found = found.begin(
+                Steps(
+                    tuple(self._swaps(tops)),
+                    tuple(self._stays()),
+                    tuple(self._locks()),
+                    self._keep.code,
+                    self._keep.lost,
+                    tuple(self._was()),
+                    tuple(self._put(found, tops)),
+                )
+            )
+        except BaseException:
+            drop_leftovers(self._top)  # what has begun all the same is none
+            raise
+        forwards(found)
+        found.note(Progress.APPLIED)
 
-
-@contextmanager
-def _staging(top: int) -> Iterator[_Staging]:
-    staging = _Staging(top)
-    try:
-        yield staging
-    finally:
-        staging.discard()
-
-
-def _discard(top: int, path: bytes) -> None:
-    """Remove a staging folder, ours or an older one, or whatever took its name."""
-    name = name_of(path)
-    with _changed_folder(top, parent_of(path)) as parent:
-        try:
-            status = os.lstat(name, dir_fd=parent)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(status.st_mode):
-            shutil.rmtree(os.fsdecode(name), dir_fd=parent)
-        else:
-            os.unlink(name, dir_fd=parent)
-
-
-def _write_file(folder: int, name: bytes, entry: Entry, payload: Payload) -> None:
-    descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
-    try:
-        for offset, piece in payload.pieces(entry.path):
-            _write_at(descriptor, piece, offset)
-        os.ftruncate(descriptor, entry.size)
-        _set_metadata(descriptor, entry)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_at(descriptor: int, piece: bytes, offset: int) -> None:
-    rest = memoryview(piece)
-    while rest:
-        count = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[count:], offset + count
-
-
-def _make_special(folder: int, name: bytes, entry: Entry) -> None:
-    """Symbolic links, fifos, devices: what must not be opened is reached by its name in the working folder."""
-    with working_in(folder):
-        if entry.target is not None:
-            os.symlink(entry.target, name)
-        elif entry.device:
-            kind = stat.S_IFCHR if entry.kind is Kind.CHAR_DEVICE else stat.S_IFBLK
-            os.mknod(name, kind | 0o600, os.makedev(*entry.device))
-        else:
-            os.mkfifo(name, 0o600)
-        os.chown(name, entry.uid, entry.gid, follow_symlinks=False)
-        drop_attributes(name, entry.xattrs)
-        if entry.kind is not Kind.SYMLINK:
-            os.chmod(name, entry.mode)
-        write_attributes(name, entry.xattrs)
-        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
-
-
-def _set_metadata(descriptor: int, entry: Entry) -> None:
-    """The order matters: a change of owner clears setuid and capabilities, and an ACL is part of the mode."""
-    os.fchown(descriptor, entry.uid, entry.gid)
-    drop_attributes(descriptor, entry.xattrs)
-    os.fchmod(descriptor, entry.mode)
-    write_attributes(descriptor, entry.xattrs)
-    os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
-
-
-# --- executing -----------------------------------------------------------------------------------------------------
-
-
-def _execute(top: int, change: TreeChange, staging: _Staging) -> None:
-    if change.action in (Action.CLEAR, Action.RETOUCH):
-        return  # before and after everything else
-    with _changed_folder(top, parent_of(change.path)) as parent:
-        name = name_of(change.path)
-        with _unlocked_at(parent, name):
+    def _prepare(self, staging: Staging) -> None:
+        staging.check_names(self._handovers)
+        made = [change for change in self._plan.changes if change.action in MADE]
+        for change in made:
+            with typed_errors(change.path):
+                if change.entry:
+                    staging.put(change.entry, self._payload)
+                else:
+                    staging.put_parent(change.path)
+        for edit in self._edits:
+            with typed_errors(edit.path):
+                staging.put_edited(edit)
+        for path, entry in self._retouched.items():
+            with typed_errors(path):
+                staging.try_out(entry, self._filesystem_in(path))
+        for change in self._plan.changes:
             if change.action is Action.REMOVE:
-                _remove(parent, name)
-            elif change.action is Action.PARENT:
-                _make_parent(parent, name)
-            elif change.entry and change.entry.kind is Kind.FOLDER:
-                os.mkdir(name, 0o700, dir_fd=parent)
-            else:
-                staging.place(change.path, parent)
+                self._check_no_mount(change.path)
+        staging.finish(
+            [change.entry for change in made if change.entry and change.entry.kind is Kind.FOLDER],
+            [change.path for change in made if not change.entry],
+        )
+
+    def _swaps(self, tops: Mapping[bytes, bytes]) -> Iterator[Swap]:
+        for each in self._handovers:
+            flags = self._flags(each.path) if each.old else ()
+            locks = flags if set(flags) & set(LOCKS) else ()
+            yield Swap(each.path, tops[each.path], each.old, each.new, locks)
+
+    def _stays(self) -> Iterator[Stay]:
+        parents = {parent_of(each.path) for each in self._handovers}
+        for path in sorted(parents | self._retouched.keys()):
+            with opened_folder(self._top, path) as folder:
+                before = standing_of(folder)
+            entry = self._retouched.get(path)
+            yield Stay(path, before, _wanted(entry) if entry else before)
+
+    def _locks(self) -> Iterator[Lock]:
+        entries = (change.entry for change in self._plan.changes if change.action in MADE)
+        new = ((entry.path, entry.flags) for entry in entries if entry and not entry.link_to)
+        edited = ((edit.path, self._flags(edit.path)) for edit in self._edits)
+        for path, flags in (*new, *edited):
+            if set(flags) & set(LOCKS):
+                yield Lock(path, flags)
+
+    def _was(self) -> Iterator[Seen]:
+        for each in self._handovers:
+            if each.old:
+                with typed_errors(each.path):
+                    yield from sight(self._top, each.path, each.path).values()
+
+    def _put(self, found: Round, tops: Mapping[bytes, bytes]) -> Iterator[Seen]:
+        for number, each in enumerate(self._handovers):
+            if each.new and each.path not in self._keep.paths:
+                place = join(join(found.folder(tops[each.path]), NEW), b"%06d" % number)
+                with typed_errors(each.path):
+                    yield from sight(self._top, place, each.path).values()
+
+    def _flags(self, path: bytes) -> tuple[str, ...]:
+        with (
+            opened_folder(self._top, parent_of(path)) as parent,
+            opened_any(parent, name_of(path)) as found,
+        ):
+            return () if found is None else read_flags(found)
+
+    def _check_no_mount(self, path: bytes) -> None:
+        if self._filesystem_in(path) != self._filesystem_in(parent_of(path)):
+            raise ScopeConflict(
+                f"another filesystem is mounted at {printable(path)}", hint="unmount it"
+            )
+
+    def _check_projects(self, found: Round, tops: Mapping[bytes, bytes]) -> None:
+        for each in self._handovers:
+            with (
+                typed_errors(each.path),
+                opened_folder(self._top, parent_of(each.path)) as parent,
+                opened_folder(self._top, join(found.folder(tops[each.path]), NEW)) as staging,
+                opened_any(parent, name_of(each.path)) if each.old else nullcontext() as old,
+            ):
+                check_projects(each.path, parent, staging, old, new=each.new)
+
+    def _filesystem(self, path: bytes) -> bytes:
+        return self._filesystem_in(parent_of(path))
+
+    def _filesystem_in(self, folder: bytes) -> bytes:
+        """The top of the filesystem of what is in a folder; for what is none, of itself."""
+        if folder not in self._tops:
+            self._tops[folder] = filesystem_top(self._top, join(folder, b"-"))
+        return self._tops[folder]
 
 
-@contextmanager
-def _changed_folder(top: int, path: bytes) -> Iterator[int]:
-    """A folder whose list of names is to change, and nothing else of it."""
-    with opened_folder(top, path) as folder, unlocked(folder), mtime_kept(folder):
-        yield folder
-
-
-@contextmanager
-def _unlocked_at(parent: int, name: bytes) -> Iterator[None]:
-    """Let what stands at a name, if anything, be removed or replaced; its inode may have other names, which stay."""
-    with ExitStack() as opened:
-        with suppress(FileNotFoundError, UnsafePath):
-            mode = os.lstat(name, dir_fd=parent).st_mode
-            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-                how = opened_file if stat.S_ISREG(mode) else opened_folder
-                opened.enter_context(unlocked(opened.enter_context(how(parent, name))))
-        yield
-
-
-def _prepare(top: int, change: TreeChange, staging: _Staging, payload: Payload) -> None:
-    if change.action is Action.CLEAR:
-        _discard(top, change.path)
-    elif change.entry and change.entry.kind is not Kind.FOLDER:
-        staging.put(change.entry, payload)
-
-
-def _remove(parent: int, name: bytes) -> None:
-    with suppress(FileNotFoundError):
-        try:
-            os.unlink(name, dir_fd=parent)
-        except IsADirectoryError:
-            os.rmdir(name, dir_fd=parent)
-
-
-def _make_parent(parent: int, name: bytes) -> None:
-    os.mkdir(name, 0o755, dir_fd=parent)
-    with opened_folder(parent, name) as folder:
-        os.fchown(folder, os.geteuid(), os.getegid())
-        os.fchmod(folder, 0o755)
-
-
-def _finish_folders(top: int, plan: TreePlan) -> None:
-    """Folders get their metadata when all that they hold is there."""
-    made = [
-        change.entry for change in plan.changes if change.entry and change.entry.kind is Kind.FOLDER
-    ]
-    for entry in sorted(made, key=lambda entry: entry.path, reverse=True):
-        with typed_errors(entry.path), opened_folder(top, entry.path) as folder, unlocked(folder):
-            _set_metadata(folder, entry)
-            os.fsync(folder)
-
-
-def _set_flags(top: int, plan: TreePlan) -> None:
-    """Flags of all that is new or retouched; a hard link has those of its first name."""
-    for change in plan.changes:
-        entry = change.entry
-        if not entry or entry.link_to or entry.kind not in (Kind.FILE, Kind.FOLDER):
-            continue
-        with typed_errors(entry.path), ExitStack() as opened:
-            if entry.kind is Kind.FOLDER:
-                descriptor = opened.enter_context(opened_folder(top, entry.path))
-            else:
-                folder = opened.enter_context(opened_folder(top, parent_of(entry.path)))
-                descriptor = opened.enter_context(opened_file(folder, name_of(entry.path)))
-            if write_flags(descriptor, entry.flags):
-                os.fsync(descriptor)
-
-
-def _sync_folders(top: int, plan: TreePlan) -> None:
-    """Make all renames and removals durable."""
-    for path in sorted({parent_of(change.path) for change in plan.changes}):
-        # A folder that was removed, or became a file, is seen through to the disk with its own parent.
-        with suppress(FileNotFoundError, UnsafePath), opened_folder(top, path) as folder:
-            os.fsync(folder)
+def _wanted(entry: Entry) -> Standing:
+    return Standing(entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.xattrs, entry.flags)

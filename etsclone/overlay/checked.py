@@ -4,14 +4,15 @@ A tar of two members, the statement and its signature. It is signed in the names
 header's, so neither can be taken for the other.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from etsclone.errors import OverlayMalformed, OverlayMismatch
+from etsclone.errors import OverlayMalformed, OverlayMismatch, SignatureInvalid
 from etsclone.overlay import ustar
 from etsclone.overlay.container import Envelope, read_signed, write_signed
 from etsclone.overlay.signing import verify
@@ -21,6 +22,7 @@ CHECK = "check.json"
 FORMAT_VERSION = 1
 
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_HINT = "no overlay is concerned: a capture that finds nothing new writes it anew, or remove it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ def peek_check(source: Path) -> Check:
         OverlayMalformed: when it is none.
         UsageError, DeviceError: when it cannot be read.
     """
-    return _decode(read_signed(source, CHECK))
+    with _record(source):
+        return _decode(read_signed(source, CHECK))
 
 
 def open_check(source: Path, trust: Trust, *, pair: str, role: str) -> Check:
@@ -59,15 +62,34 @@ def open_check(source: Path, trust: Trust, *, pair: str, role: str) -> Check:
         OverlayMalformed: when it does not have its format.
         TrustRefused, UsageError, DeviceError: as `container.open_verified`.
     """
-    envelope = read_signed(source, CHECK)
-    verify(envelope.header, envelope.signature, trust)
-    check = _decode(envelope)
-    if (check.pair, check.role) != (pair, role):
-        raise OverlayMismatch(
-            f"{source} is of role {check.role} of pair {check.pair}", hint="it was moved: remove it"
-        )
-    verify(envelope.header, envelope.signature, trust, role, check.checked)
-    return check
+    with _record(source):
+        envelope = read_signed(source, CHECK)
+        verify(envelope.header, envelope.signature, trust)
+        check = _decode(envelope)
+        if (check.pair, check.role) != (pair, role):
+            raise OverlayMismatch(
+                f"{source} is of role {check.role} of pair {check.pair}",
+                hint="it was moved: remove it",
+            )
+        verify(envelope.header, envelope.signature, trust, role, check.checked)
+        return check
+
+
+@contextlib.contextmanager
+def _record(source: Path) -> Iterator[None]:
+    """Have errors say that it is a record of a check, which is no overlay, and can be done without."""
+    try:
+        yield
+    except OverlayMalformed as error:
+        detail = error.message.removeprefix(f"{source}: ")
+        raise OverlayMalformed(
+            f"{source}: the record of the last check is damaged: {detail}", hint=_HINT
+        ) from error
+    except SignatureInvalid as error:
+        raise SignatureInvalid(
+            f"{source}: the record of the last check is not to be believed: {error.message}",
+            hint=_HINT,
+        ) from error
 
 
 def _encode(check: Check) -> bytes:
@@ -94,11 +116,7 @@ def _decode(envelope: Envelope) -> Check:
             datetime.strptime(values["checked"], _TIME_FORMAT).replace(tzinfo=UTC),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise OverlayMalformed(
-            "a check record does not have its format", hint="remove it, and capture again"
-        ) from error
+        raise OverlayMalformed("it does not have its format") from error
     if _encode(check) != envelope.header or envelope.mtime != int(check.checked.timestamp()):
-        raise OverlayMalformed(
-            "a check record is not written as it must be", hint="remove it, and capture again"
-        )
+        raise OverlayMalformed("it is not written as it must be")
     return check

@@ -1,63 +1,81 @@
 """Inventories side by side: what is equal in both is passed over as bytes, and only what differs is parsed.
 
 Two servers of a pair have nearly all lines in common. Comparing a MiB of bytes takes less time than parsing one line.
+All is done piece by piece, as it is unpacked, while it is in the processor's cache: to unpack ahead in threads takes
+longer, for each piece then goes by way of memory, and each step of a thread waits for Python's lock.
 """
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import BinaryIO
 
 from etsclone.errors import HostilePayload
 from etsclone.model.packages import Package
 from etsclone.model.tree import Entry
-from etsclone.overlay.compression import decompressed
+from etsclone.overlay.compression import Unpacked
 from etsclone.overlay.inventory import (
     FIRST_LINE,
     INVENTORY_LIMIT,
     LONGEST_LINE,
     PACKAGE,
+    check_order,
+    check_packages,
+    check_root,
     entry_of,
     package_of,
 )
 from etsclone.units import KIB
 
-WINDOW = 256 * KIB
-"""How much of an inventory is looked at in one go; beyond what a processor's cache holds it gets slower."""
+_AHEAD = 128 * KIB
+"""What is unpacked at a time, into a buffer that is used again and again: new memory for each takes twice as long."""
 
 _FIRST_STEP = KIB
+_LONGEST_PACKAGE = KIB
+"""More than a line takes that names a package: its words have at most 255 or 256 bytes."""
+
+_UNREAD = re.compile(rb" (?:sha256digest=[0-9a-f]{64}|flags=[a-z,]+)")
+"""The words that a quick listing lacks. A space within a name is written in octal: none of them is part of one."""
 
 Pair = tuple[Entry | None, Entry | None]
+Window = tuple[bytes | bytearray, int]
+"""Whole lines: a buffer, and where in it they end. It holds until the next one is asked for."""
 
 
 class Listing:
     """An inventory that is read from its beginning; `packages` are known at once, the paths follow.
 
+    With `quick` it is as if it had been listed without opening a file (`list_tree` with `quick`).
+
     Raises (each method too):
         HostilePayload: when what is looked at is damaged, cut off, or not as `inventory.write` writes it.
     """
 
-    def __init__(self, stream: BinaryIO, *, limit: int = INVENTORY_LIMIT) -> None:
-        self._windows = _whole_lines(decompressed(stream, limit))
-        self._window = b""
-        self._at = 0
+    def __init__(
+        self, stream: BinaryIO, *, limit: int = INVENTORY_LIMIT, quick: bool = False
+    ) -> None:
+        windows = _whole_lines(Unpacked(stream, limit))
+        self._windows = map(_quickly, windows) if quick else windows
+        self._buffer: bytes | bytearray = b""
+        self._at = self._end = 0
         self._last = b""
         self._entry: Entry | None = None
         self.packages = self._head()
 
     def at_end(self) -> bool:
         """Whether no line is left."""
-        while self._at == len(self._window):
+        while self._at == self._end:
             window = next(self._windows, None)
             if window is None:
                 return True
-            self._window, self._at = window, 0
+            (self._buffer, self._end), self._at = window, 0
         return False
 
     def entry(self) -> Entry:
         """The path that the next line lists; it stays the next until it is taken."""
         if self._entry is None:
             self._entry = entry = entry_of(self._line())
-            if entry.path <= self._last:
-                raise HostilePayload("inventory lists a path twice or out of order")
+            check_order(entry.path, self._last)
             self._last = entry.path
         return self._entry
 
@@ -67,9 +85,9 @@ class Listing:
         self.skip(len(self._line()) + 1)
         return entry
 
-    def ahead(self) -> tuple[bytes, int]:
-        """Whole lines, and the position among them of the next one."""
-        return self._window, self._at
+    def ahead(self) -> tuple[bytes | bytearray, int, int]:
+        """A buffer, and where in it whole lines begin, of which the first is the next one, and end."""
+        return self._buffer, self._at, self._end
 
     def skip(self, length: int) -> None:
         """Go on behind `length` bytes, which must be whole lines of what is ahead."""
@@ -77,20 +95,24 @@ class Listing:
         self._entry = None
 
     def _line(self) -> bytes:
-        end = self._window.index(b"\n", self._at)
+        end = self._buffer.index(b"\n", self._at)
         if end - self._at > LONGEST_LINE:
             raise HostilePayload("line is too long")
-        return self._window[self._at : end]
+        return bytes(self._buffer[self._at : end])
 
     def _head(self) -> tuple[Package, ...]:
         if self.at_end() or self._line() != FIRST_LINE:
             raise HostilePayload("inventory does not begin as mtree files do")
         self.skip(len(FIRST_LINE) + 1)
-        packages: list[Package] = []
+        lines: list[bytes] = []
         while not self.at_end() and (line := self._line()).startswith(PACKAGE):
-            packages.append(package_of(line, packages[-1] if packages else None))
+            if len(line) > _LONGEST_PACKAGE:  # all are held before the first is parsed
+                raise HostilePayload("line of a package is too long")
+            lines.append(line)
+            check_packages(len(lines))
             self.skip(len(line) + 1)
-        return tuple(packages)
+        check_root(b"" if self.at_end() else self._line())
+        return _packages(tuple(lines))
 
 
 def differing(left: Listing, right: Listing) -> Iterator[Pair]:
@@ -117,11 +139,20 @@ def differing(left: Listing, right: Listing) -> Iterator[Pair]:
         yield None, right.take()
 
 
+@lru_cache(maxsize=1)
+def _packages(lines: tuple[bytes, ...]) -> tuple[Package, ...]:
+    """What the lines name; they are the same on the second side, unless packages came or went."""
+    packages: list[Package] = []
+    for line in lines:
+        packages.append(package_of(line, packages[-1] if packages else None))
+    return tuple(packages)
+
+
 def _skip_equal(left: Listing, right: Listing) -> bool:
     """Go on, on both sides, behind the whole lines that are the same in what both have ahead; False for none."""
-    (window, start), (twin, other) = left.ahead(), right.ahead()
-    same = _equal(window, start, twin, other)
-    length = window.rfind(b"\n", start, start + same) + 1 - start
+    same = _equal(left, right)
+    buffer, start, _ = left.ahead()
+    length = buffer.rfind(b"\n", start, start + same) + 1 - start
     if length <= 0:
         return False
     left.skip(length)
@@ -129,39 +160,46 @@ def _skip_equal(left: Listing, right: Listing) -> bool:
     return True
 
 
-def _equal(left: bytes, start: int, right: bytes, other: int) -> int:
-    """How many bytes from `start` and from `other` are the same: first in growing steps, then by halving."""
-    longest = min(len(left) - start, len(right) - other)
+def _equal(left: Listing, right: Listing) -> int:
+    """How many bytes of what both have ahead are the same, but for those of the line in which they differ.
+
+    That is found in growing steps, then by halving.
+    """
+    (buffer, start, left_end), (other, begun, right_end) = left.ahead(), right.ahead()
+    longest = min(left_end - start, right_end - begun)
+    twin = memoryview(other)[begun:]
 
     def equal(begin: int, end: int) -> bool:
-        return left[start + begin : start + end] == right[other + begin : other + end]
+        return buffer.startswith(twin[begin:end], start + begin)  # nothing is copied
 
     same, step = 0, _FIRST_STEP
     while same < longest and equal(same, min(same + step, longest)):
         same = min(same + step, longest)
-        step *= 2
+        step *= 4
     end = min(same + step, longest)  # where there is a difference before it, unless all is the same
-    while end - same > 1:
+    while end - same > 1 and buffer.find(b"\n", start + same, start + end) >= 0:
         middle = (same + end) // 2
         same, end = (middle, end) if equal(same, middle) else (same, middle)
     return same
 
 
-def _whole_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _quickly(window: Window) -> Window:
+    buffer, end = window
+    lines = _UNREAD.sub(b"", memoryview(buffer)[:end])
+    return lines, len(lines)
+
+
+def _whole_lines(content: Unpacked) -> Iterator[Window]:
     """The same bytes in windows that end with a line."""
-    held: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size >= WINDOW:
-            text = b"".join(held)
-            end = text.rfind(b"\n") + 1
-            if len(text) - end > LONGEST_LINE:
-                raise HostilePayload("line is too long")
-            held, size = [text[end:]], len(text) - end
-            yield text[:end]
-    text = b"".join(held)
-    if text and not text.endswith(b"\n"):
+    buffer = bytearray(LONGEST_LINE + _AHEAD)
+    space, rest = memoryview(buffer), 0
+    while count := content.readinto(space[rest:]):
+        filled = rest + count
+        end = buffer.rfind(b"\n", 0, filled) + 1
+        rest = filled - end
+        if rest > LONGEST_LINE:
+            raise HostilePayload("line is too long")
+        yield buffer, end
+        space[:rest] = space[end:filled]
+    if rest:
         raise HostilePayload("last line is cut off")
-    yield text

@@ -5,22 +5,19 @@ module before all bytes of the file were checked. The format is specified in `do
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 from etsclone.errors import (
     DigestMismatch,
     OverlayMalformed,
     OverlayMismatch,
     OverlaySealed,
-    StoreFull,
     UsageError,
     VerificationFailed,
     medium_error,
@@ -28,8 +25,8 @@ from etsclone.errors import (
 from etsclone.model.brd import Header, Member, Signer
 from etsclone.overlay import ustar
 from etsclone.overlay.header import MAX_HEADER, decode, digest, encode
-from etsclone.overlay.sealing import Identities, unseal
 from etsclone.overlay.signing import check, verify
+from etsclone.overlay.temporary import room_needed
 from etsclone.overlay.trust import Trust
 from etsclone.units import MIB
 
@@ -61,6 +58,13 @@ class Envelope:
         """How many bytes of the file they take, with their tar headers and padding."""
         parts = (self.header, self.signature)
         return sum(ustar.BLOCK + len(part) + ustar.padding(len(part)) for part in parts)
+
+
+class Opener(Protocol):
+    """What opens sealed members: `sealing.Identities`, of which nothing is loaded for overlays that are not sealed."""
+
+    def unseal(self, sealed: BinaryIO, out: BinaryIO, name: str) -> None:
+        """As `sealing.unseal`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +235,7 @@ def open_verified(
     role: str | None = None,
     pair: str | None = None,
     generation: int | None = None,
-    identities: Identities | None = None,
+    identities: Opener | None = None,
     spool: Path | None = None,
 ) -> VerifiedOverlay:
     """Verify an overlay file, every byte of it, and return what it holds.
@@ -255,19 +259,20 @@ def open_verified(
         OverlayMalformed, DigestMismatch: when any other byte is not as it was written.
         OverlaySealed: when none of the identities opens it.
         HostilePayload: when a sealed member does not open as it was sealed.
-        StoreFull: when the private copies need more space than there is.
+        StoreFull: when the private copies need more space than there is, or there is no folder for them.
         UsageError: when the file cannot be opened.
         DeviceError: when its medium fails.
     """
-    with _opened(source) as file, _space_for(spool), contextlib.ExitStack() as spools:
+    room = room_needed("the verified copy of the overlay", spool)
+    with _opened(source) as file, room, contextlib.ExitStack() as spools:
         envelope = _read_envelope(file)
         header, signer = verify_envelope(
             envelope, trust, role=role, pair=pair, generation=generation
         )
-        copies = []
-        for member in header.members:
-            copies.append(spools.enter_context(_private_file(member.size, spool)))
-            _spool(file, member, envelope.mtime, copies[-1])
+        copies = [
+            spools.enter_context(_spooled(file, member, envelope.mtime, spool))
+            for member in header.members
+        ]
         _check_end(file)
         if header.sealed and identities:
             copies = [
@@ -350,22 +355,31 @@ def _check_block(block: bytes, name: str, size: int, mtime: int) -> None:
     raise OverlayMalformed(f"the tar header of {name} is not the one that it must be", hint=_HINT)
 
 
-def _spool(file: BinaryIO, member: Member, mtime: int, copy: BinaryIO) -> None:
-    """Copy the member that comes next in `file`, complete and checked."""
+def _spooled(file: BinaryIO, member: Member, mtime: int, folder: Path | None) -> BinaryIO:
+    """The member that comes next in `file`, in a private file, complete and checked."""
     block = _read_exactly(file, ustar.BLOCK, f"the tar header of {member.name}")
     _check_block(block, member.name, member.size, mtime)
-    _copy_checked(member, file, copy)
-    copy.flush()
-    _read_padding(file, member.size, member.name)
+    with contextlib.ExitStack() as undo:
+        if member.size <= _IN_MEMORY:  # as it was read: nothing is copied
+            content = _read_exactly(file, member.size, member.name)
+            _check_digest(member, hashlib.sha256(content).hexdigest())
+            copy: BinaryIO = io.BytesIO(content)
+        else:
+            copy = undo.enter_context(_private_file(member.size, folder))
+            _copy_checked(member, file, copy)
+            copy.flush()
+        _read_padding(file, member.size, member.name)
+        undo.pop_all()
+    return copy
 
 
 def _unsealed(
-    member: Member, sealed: BinaryIO, identities: Identities, folder: Path | None
+    member: Member, sealed: BinaryIO, identities: Opener, folder: Path | None
 ) -> BinaryIO:
     """What was sealed, in a private file, once all of it is known to be genuine."""
     with contextlib.ExitStack() as undo:
         plain = undo.enter_context(_private_file(member.size, folder))
-        unseal(sealed, plain, identities, member.name)
+        identities.unseal(sealed, plain, member.name)
         plain.flush()
         sealed.close()
         undo.pop_all()
@@ -375,7 +389,9 @@ def _unsealed(
 def _private_file(size: int, folder: Path | None) -> BinaryIO:
     """An empty file without a name, for `size` bytes: it is gone with the process, however that ends."""
     if size <= _IN_MEMORY:
-        return open(os.memfd_create("overlay"), "w+b")
+        return io.BytesIO()
+    import tempfile  # noqa: PLC0415 - takes a while, and only large members need it
+
     return tempfile.TemporaryFile(dir=folder)
 
 
@@ -386,7 +402,11 @@ def _copy_checked(member: Member, source: BinaryIO, out: BinaryIO) -> None:
         sha256.update(chunk)
         out.write(chunk)
         left -= len(chunk)
-    if sha256.hexdigest() != member.sha256:
+    _check_digest(member, sha256.hexdigest())
+
+
+def _check_digest(member: Member, digest: str) -> None:
+    if digest != member.sha256:
         raise DigestMismatch(
             f"{member.name} does not have the digest that its header vouches for", hint=_HINT
         )
@@ -398,13 +418,14 @@ def _read_padding(file: BinaryIO, size: int, name: str) -> None:
 
 
 def _read_exactly(file: BinaryIO, size: int, what: str) -> bytes:
-    data = b""
-    while len(data) < size:  # a pipe may give less than it is asked for
-        chunk = file.read(size - len(data))
+    chunks: list[bytes] = []
+    while size:  # a pipe may give less than it is asked for
+        chunk = file.read(size)
         if not chunk:
-            raise OverlayMalformed(f"the overlay is truncated: it ends in {what}", hint=_HINT)
-        data += chunk
-    return data
+            raise OverlayMalformed(f"the file is truncated: it ends in {what}", hint=_HINT)
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
 
 
 @contextlib.contextmanager
@@ -431,19 +452,6 @@ def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
             raise failed from error
 
 
-@contextlib.contextmanager
-def _space_for(folder: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        raise StoreFull(
-            f"no space left in {folder or tempfile.gettempdir()} for the verified copy of the overlay",
-            hint="free some space, or set TMPDIR to a folder with more",
-        ) from error
-
-
 class _SpoolReader(io.RawIOBase):
     """Reads a file by position, so that several readers (and a forked child) do not move each other's place."""
 
@@ -462,4 +470,6 @@ class _SpoolReader(io.RawIOBase):
 
 
 def _reader(file: BinaryIO) -> BinaryIO:
+    if isinstance(file, io.BytesIO):
+        return io.BytesIO(file.getvalue())  # one and the same bytes, not copied
     return io.BufferedReader(_SpoolReader(file))

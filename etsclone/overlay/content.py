@@ -44,28 +44,19 @@ class Noted(io.RawIOBase):
 def noted(out: BinaryIO) -> Iterator[Noted]:
     """Digest what is compressed into `out`."""
     note = Noted(out)
-    yield note
-    note.file.flush()
+    try:
+        yield note
+    finally:  # also when it failed: what is left in the buffer must not come later
+        note.file.flush()
 
 
-class LinesDigest:
-    """Digests the lines of an inventory, but for the word `time`; `head` are those before the paths."""
-
-    def __init__(self, head: bytes) -> None:
-        self._sha256 = hashlib.sha256(head)
-
-    @property
-    def digest(self) -> str:
-        """The sha256 (hex) of all lines so far."""
-        return self._sha256.hexdigest()
-
-    def add(self, lines: bytes) -> None:
-        """Take any number of whole lines."""
-        self._sha256.update(_TIME.sub(b"", lines))
+def lines_digest(lines: bytes) -> bytes:
+    """The sha256 of whole lines of an inventory, but for the word `time`."""
+    return hashlib.sha256(_TIME.sub(b"", lines)).digest()
 
 
 def content_digest(
-    header: Header, contents: tuple[str, str], recipients: Sequence[str] = (), signer: str = ""
+    header: Header, contents: Sequence[str], recipients: Sequence[str] = (), signer: str = ""
 ) -> str:
     """The sha256 (hex) over what was captured, whenever and by whichever version of zstd it was compressed.
 
@@ -74,7 +65,7 @@ def content_digest(
 
     Args:
         header: the overlay's header; generation, predecessor, time and members do not count.
-        contents: the digests of payload and inventory, as `noted` and `LinesDigest` give them.
+        contents: the digests of the payload, as `noted` gives it, and of the inventory: of its head and of the listing.
         recipients: to whom they are sealed.
         signer: the fingerprint of the key that signs: what a stolen key signed is not confirmed by a new one.
     """

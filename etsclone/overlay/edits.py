@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from etsclone.errors import TargetChanged
+from etsclone.errors import ComparisonFailed, TargetChanged
 from etsclone.model.edit import Edit
 from etsclone.model.tree import STAGING, name_of, parent_of, printable
 from etsclone.overlay.files import (
@@ -40,9 +40,34 @@ def apply_edits(root: str, edits: Iterable[Edit]) -> None:
                     os.fsync(folder)
 
 
+def verify_edits(root: str, edits: Iterable[Edit]) -> None:
+    """Read edited files again.
+
+    Raises:
+        ComparisonFailed: when one is not as it is to be.
+    """
+    with opened_root(root) as top:
+        for edit in edits:
+            with typed_errors(edit.path), opened_folder(top, parent_of(edit.path)) as folder:
+                if _content(folder, edit) != edit.after:
+                    raise ComparisonFailed(
+                        f"{printable(edit.path)} is not as it was edited",
+                        hint="see that nothing else writes to the disk, and rebuild again",
+                    )
+
+
+def needed_edits(top: int, edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Those that files do not have yet. Raises as `apply_edits`, before anything is written."""
+    needed = []
+    for edit in edits:
+        with opened_folder(top, parent_of(edit.path)) as folder:
+            if _needed(folder, edit):
+                needed.append(edit)
+    return tuple(needed)
+
+
 def _needed(folder: int, edit: Edit) -> bool:
-    with opened_file(folder, name_of(edit.path)) as descriptor:
-        content = b"".join(bytes(piece) for piece in chunks(descriptor))
+    content = _content(folder, edit)
     if content not in (edit.before, edit.after):
         raise TargetChanged(
             f"{printable(edit.path)} changed since the plan was shown", hint="start again"
@@ -50,21 +75,31 @@ def _needed(folder: int, edit: Edit) -> bool:
     return content == edit.before
 
 
+def _content(folder: int, edit: Edit) -> bytes:
+    with opened_file(folder, name_of(edit.path)) as descriptor:
+        return b"".join(bytes(piece) for piece in chunks(descriptor))
+
+
 def _rewrite(folder: int, edit: Edit) -> None:
     name, aside = name_of(edit.path), STAGING + b"-" + name_of(edit.path)
     with opened_file(folder, name) as old, _new_file(folder, aside) as new:
-        status = os.fstat(old)
-        _write(new, edit.after)
-        os.fchown(new, status.st_uid, status.st_gid)
-        attributes = read_attributes(old)
-        drop_attributes(new, attributes)
-        os.fchmod(new, status.st_mode & 0o7777)
-        write_attributes(new, attributes)
+        flags = write_edited(old, new, edit)
         os.fsync(new)
-        flags = read_flags(old)
         with unlocked(old):
             os.rename(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
         write_flags(new, flags)  # what is immutable could not have been moved
+
+
+def write_edited(old: int, new: int, edit: Edit) -> tuple[str, ...]:
+    """Write the content of an edit and the metadata of the old file into a new one; returns the flags it is to get."""
+    status = os.fstat(old)
+    _write(new, edit.after)
+    os.fchown(new, status.st_uid, status.st_gid)
+    attributes = read_attributes(old, every=True)  # it stays on its filesystem
+    drop_attributes(new, attributes)
+    os.fchmod(new, status.st_mode & 0o7777)
+    write_attributes(new, attributes)
+    return read_flags(old)
 
 
 @contextmanager

@@ -7,12 +7,12 @@ imports a module late or asks the system for user names, so all of it works insi
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from etsclone.errors import DeviceError, TargetFull, UnsafePath
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.tree import ancestors, printable
+from etsclone.model.tree import STAGING, ancestors, printable
 
 CHUNK = 1 << 20
 """How many bytes are read at a time."""
@@ -24,6 +24,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Attributes = tuple[tuple[str, bytes], ...]
+
+_NAMESPACES = ("user.", "trusted.", "security.")
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
 @contextmanager
@@ -83,25 +86,54 @@ def opened_file(folder: int, name: bytes) -> Iterator[int]:
     Raises:
         FileNotFoundError: when there is no regular file of that name.
     """
-    descriptor = open_file(folder, name)
+    descriptor, _ = open_file(folder, name)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def open_file(folder: int, name: bytes) -> int:
-    """As `opened_file`, where every microsecond counts; the caller closes it."""
+@contextmanager
+def opened_any(folder: int, name: bytes) -> Iterator[int | None]:
+    """A regular file or a folder; None for what must not be opened, and has no flags."""
+    mode = os.lstat(name, dir_fd=folder).st_mode
+    if stat.S_ISREG(mode):
+        with opened_file(folder, name) as descriptor:
+            yield descriptor
+    elif stat.S_ISDIR(mode):
+        with opened_folder(folder, name) as descriptor:
+            yield descriptor
+    else:
+        yield None
+
+
+def open_file(folder: int, name: bytes) -> tuple[int, os.stat_result]:
+    """As `opened_file`, where every microsecond counts, with what the system tells of it; the caller closes it."""
     try:
         descriptor = _open_quietly(name, _FILE, folder)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link, a socket
             raise FileNotFoundError(errno.ENOENT, "not a file", name) from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise FileNotFoundError(errno.ENOENT, "not a file", name)
-    return descriptor
+    return descriptor, status
+
+
+def read_link(name: bytes, folder: int | None = None) -> bytes:
+    """Where a symbolic link of an opened folder, or else of the working one, leads.
+
+    Raises:
+        FileNotFoundError: when there is no symbolic link of that name.
+    """
+    try:
+        return os.readlink(name, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise FileNotFoundError(errno.ENOENT, "not a symbolic link", name) from error
+        raise
 
 
 def chunks(descriptor: int) -> Iterator[memoryview]:
@@ -135,7 +167,23 @@ def data_extents(descriptor: int, size: int) -> Extents:
     return Extents.of(extents)
 
 
+def runs(size: int, data: Extents) -> Iterator[tuple[int, int, bool]]:
+    """Start, length, and whether it is stored, of the data and holes that a file consists of, in order."""
+    stored = [(extent.start, extent.size, True) for extent in data]
+    holes = [(extent.start, extent.size, False) for extent in data.complement(size)]
+    yield from sorted(stored + holes)
+
+
 # --- extended attributes -------------------------------------------------------------------------------------------
+
+
+def is_kept_attribute(name: str) -> bool:
+    """Whether an overlay keeps attributes of this name: those that every filesystem of Linux can have (xattr(7)).
+
+    Others, such as `btrfs.compression`, tell how one filesystem keeps a file, and no other takes them.
+    """
+    named = name.startswith(_NAMESPACES) and name not in _NAMESPACES and "\0" not in name
+    return named or name in _ACLS
 
 
 @contextmanager
@@ -150,18 +198,29 @@ def working_in(folder: int) -> Iterator[None]:
         os.close(before)
 
 
-def read_attributes(target: bytes | int) -> Attributes:
+def read_attributes(
+    target: bytes | int,
+    refused: Callable[[str, str], object] = lambda _name, _why: None,
+    *,
+    every: bool = False,
+) -> Attributes:
     """The extended attributes of a descriptor, or of a name in the working folder, sorted by name.
 
-    POSIX ACLs are among them in the kernel's binary form (xattr(7)). A filesystem without attributes has none, and
-    what may not be read is left out.
+    POSIX ACLs are among them in the kernel's binary form (xattr(7)). A filesystem without attributes has none. What may
+    not be read is left out, and, unless `every` one is wanted, what overlays do not keep; `refused` is told the name,
+    and what is the matter with it.
     """
     follow = isinstance(target, int)
     found: list[tuple[str, bytes]] = []
     try:
         for name in sorted(os.listxattr(target, follow_symlinks=follow)):
-            with suppress(PermissionError):
+            if not (every or is_kept_attribute(name)):
+                refused(name, "is its filesystem's own")
+                continue
+            try:
                 found.append((name, os.getxattr(target, name, follow_symlinks=follow)))
+            except PermissionError:
+                refused(name, "may not be read")
     except OSError as error:
         if error.errno not in (errno.ENOTSUP, errno.ENODATA):
             raise
@@ -175,7 +234,7 @@ def write_attributes(target: bytes | int, wanted: Attributes) -> None:
 
 
 def drop_attributes(target: bytes | int, wanted: Attributes) -> None:
-    """Remove attributes that are not in `wanted`: new files inherit ACLs from the folder they are made in."""
+    """Remove what overlays keep and is not in `wanted`: new files inherit ACLs from the folder they are made in."""
     keep = {name for name, _ in wanted}
     for name, _ in read_attributes(target):
         if name not in keep:
@@ -189,8 +248,10 @@ def drop_attributes(target: bytes | int, wanted: Attributes) -> None:
 def mtime_kept(folder: int) -> Iterator[None]:
     """Give the folder back its times after its list of names was changed."""
     before = os.fstat(folder)
-    yield
-    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+    try:
+        yield
+    finally:
+        os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @contextmanager
@@ -215,14 +276,29 @@ def typed_errors(path: bytes) -> Iterator[None]:
 
 
 def filesystem_top(root: int, path: bytes) -> bytes:
-    """The topmost folder of the filesystem that holds `path`, or will when its missing folders are made."""
-    top, device = b"/", os.fstat(root).st_dev
-    for ancestor in ancestors(path)[1:]:
-        try:
-            with opened_folder(root, ancestor) as folder:
-                here = os.fstat(folder).st_dev
-        except (FileNotFoundError, UnsafePath):
-            break
-        if here != device:
-            top, device = ancestor, here
-    return top
+    """The topmost folder from which things can be renamed to `path`, or could when its missing folders are made.
+
+    That is the top of its filesystem as it is mounted there: a folder that is mounted a second time (bind) is one more.
+    """
+    with ExitStack() as opened:
+        ways = [(b"/", root)]
+        with suppress(FileNotFoundError, UnsafePath):
+            ways.extend(
+                (way, opened.enter_context(opened_folder(root, way))) for way in ancestors(path)[1:]
+            )
+        top, last = ways.pop()
+        while ways and _one_mount(ways[-1][1], last):
+            top, _ = ways.pop()
+        return top
+
+
+def _one_mount(above: int, folder: int) -> bool:
+    if os.fstat(above).st_dev != os.fstat(folder).st_dev:
+        return False
+    nothing = STAGING + b"-none"
+    try:
+        # Two mounts of one filesystem cannot be told apart by it; the kernel says so before it looks for the name.
+        os.rename(nothing, nothing, src_dir_fd=above, dst_dir_fd=folder)
+    except OSError as error:
+        return error.errno != errno.EXDEV
+    return True

@@ -18,11 +18,14 @@ _GETFLAGS, _SETFLAGS = (
     0x80086601,
     0x40086602,
 )  # as 64-bit machines have them; the value is an int all the same
+_ROOM = bytes(8)
 _APPEND, _IMMUTABLE = 0x20, 0x10
 _BITS = dict(zip(FLAGS, (_APPEND, _IMMUTABLE, 0x40, 0x80, 0x10000, 0x08), strict=True))
 _KEPT = sum(_BITS.values())
 _CASEFOLD = 0x40000000
 _LOCKS = _APPEND | _IMMUTABLE
+LOCKS = tuple(name for name, bit in _BITS.items() if bit & _LOCKS)
+"""The flags that forbid to rename, remove or change something, append-only and immutable; for a folder, its names."""
 _UNKNOWN = {errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -62,6 +65,19 @@ def folds_case(descriptor: int) -> bool:
     return bool(_get(descriptor) & _CASEFOLD)
 
 
+def set_folding(descriptor: int, *, folds: bool) -> None:
+    """Let an empty folder fold names, or not, as `folds_case` said of another one of its filesystem."""
+    if folds_case(descriptor) != folds:
+        _set(descriptor, _get(descriptor) ^ _CASEFOLD)
+
+
+def unlock(descriptor: int) -> None:
+    """Take away what forbids changes, for good."""
+    flags = _get(descriptor)
+    if flags & _LOCKS:
+        _set(descriptor, flags & ~_LOCKS)
+
+
 @contextmanager
 def unlocked(descriptor: int) -> Iterator[None]:
     """Take away what forbids changes (immutable, append-only), and give it back, if the last name is not gone then."""
@@ -77,7 +93,7 @@ def unlocked(descriptor: int) -> Iterator[None]:
 
 def _get(descriptor: int) -> int:
     try:
-        answer = fcntl.ioctl(descriptor, _GETFLAGS, bytes(8))
+        answer = fcntl.ioctl(descriptor, _GETFLAGS, _ROOM)
     except OSError as error:
         if error.errno in _UNKNOWN:
             return 0

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import BinaryIO
 
 from etsclone.errors import HostilePayload
@@ -26,35 +27,47 @@ INVENTORY_LIMIT = 2 * GIB
 FIRST_LINE = b"#mtree"
 PACKAGE = b"# package: "
 LONGEST_LINE = 64 * KIB
+MOST_PACKAGES = 2**16
+"""Debian has hardly more in all. A system with more is listed without any."""
+
 _NANO = 10**9
 # Everything that means something to a reader of mtree files, vis(3) or a shell is written in octal.
 _UNSAFE = re.compile(rb"[^A-Za-z0-9/._,:+@%~^-]")
+_SAFE = bytes(byte for byte in range(256) if not _UNSAFE.match(bytes((byte,))))
 _OCTAL = re.compile(rb"\\([0-7]{3})")
-_DIGITS = re.compile(rb"[0-9]{1,20}")
-_SHA256 = re.compile(rb"[0-9a-f]{64}")
-_TIME = re.compile(rb"(-?[0-9]{1,12})\.([0-9]{9})")
+_LINE = re.compile(
+    rb"([^ ]+) type=([a-z]+) mode=([0-7]{4}) uid=N gid=N(?: uname=([^ ]+))?(?: gname=([^ ]+))?"
+    rb"(?: tags=([^ ]+))? time=(0|-?[1-9][0-9]{0,18})\.([0-9]{9})(?: size=N)?"
+    rb"(?: sha256digest=([0-9a-f]{64}))?(?: link=([^ ]+))?(?: device=linux,N,N)?"
+    rb"(?: flags=([a-z,]+))?".replace(b"N", rb"(0|[1-9][0-9]{0,19})")
+)
+"""All words in the one order that they have. They are written in one way only: what is read says the same again."""
+
 _KINDS = {kind.value.encode(): kind for kind in Kind}
 
 
 @contextmanager
 def writing(out: BinaryIO, installed: Installed = NO_PACKAGES) -> Iterator[Callable[[Entry], None]]:
     """Write an inventory to `out` entry by entry, in the order in which the yielded function gets them."""
-    with writing_lines(out, installed.packages) as write_lines:
+    with writing_lines(out, head(installed.packages)) as write_lines:
         owner = installed.owners.get
 
         def add(entry: Entry) -> None:
-            write_lines(_line(entry, owner(entry.path, entry.package)))
+            write_lines(line_of(entry, package_word(owner(entry.path, entry.package))))
 
         yield add
 
 
 @contextmanager
 def writing_lines(
-    out: BinaryIO, packages: Iterable[Package] = ()
+    out: BinaryIO, first: bytes = FIRST_LINE + b"\n"
 ) -> Iterator[Callable[[bytes], object]]:
-    """Write an inventory to `out`; the yielded function takes any number of lines, made of the words that are below."""
+    """Write an inventory to `out`, beginning with what `head` gives.
+
+    The yielded function takes any number of lines, made of the words that are below.
+    """
     with compressed(out, LEVEL) as plain:
-        plain.write(head(packages))
+        plain.write(first)
         yield plain.write
 
 
@@ -69,18 +82,64 @@ def read(stream: BinaryIO, *, limit: int = INVENTORY_LIMIT) -> Iterator[Entry]:
     """The entries of an inventory that `write` wrote, in its order, one at a time.
 
     Raises:
-        HostilePayload: when it is damaged, cut off, not as `write` writes it, or holds more than `limit` bytes.
+        HostilePayload: when it is damaged, cut off, not as `write` writes it, does not begin with the root, lists a
+            path twice or out of order, or holds more than `limit` bytes or `MOST_PACKAGES`.
     """
     text = lines(decompressed(stream, limit), LONGEST_LINE)
     if next(text, None) != FIRST_LINE:
         raise HostilePayload("inventory does not begin as mtree files do")
     package: Package | None = None
-    for line in text:
-        if not line.startswith(PACKAGE):
-            yield entry_of(line)
-            break
-        package = package_of(line, package)
-    yield from map(entry_of, text)
+    packages = 0
+    first = next(text, b"")
+    while first.startswith(PACKAGE):
+        package = package_of(first, package)
+        packages += 1
+        check_packages(packages)
+        first = next(text, b"")
+    check_root(first)
+    last = b""
+    for entry in map(entry_of, chain((first,), text)):
+        check_order(entry.path, last)
+        last = entry.path
+        yield entry
+
+
+def check_packages(count: int) -> None:
+    """Raises `HostilePayload` when there are more packages than any system has: whoever compares holds them all."""
+    if count > MOST_PACKAGES:
+        raise HostilePayload(f"inventory names more than {MOST_PACKAGES} packages")
+
+
+def check_root(line: bytes) -> None:
+    """Raises `HostilePayload` when the first line of a path is not that of the root."""
+    if not line.startswith(b". "):
+        raise HostilePayload("inventory does not begin with the root of the tree")
+
+
+def check_order(path: bytes, last: bytes) -> None:
+    """Raises `HostilePayload` when a path does not come behind the one before."""
+    if path <= last:
+        raise HostilePayload("inventory lists a path twice or out of order")
+
+
+def listed(
+    stream: BinaryIO, wanted: Iterable[bytes], *, limit: int = INVENTORY_LIMIT
+) -> dict[bytes, Entry]:
+    """Those of the wanted paths that an inventory lists; it is read as far as that takes, and no other line is parsed.
+
+    Raises:
+        HostilePayload: when what is looked at is damaged, or cut off.
+    """
+    missing = {quoted(b"." + path.rstrip(b"/")) for path in wanted}
+    found: dict[bytes, Entry] = {}
+    text = lines(decompressed(stream, limit), LONGEST_LINE)
+    while missing and (line := next(text, None)) is not None:
+        name = line[: line.find(b" ")]
+        if name in missing:
+            missing.remove(name)
+            entry = entry_of(line)
+            found[entry.path] = entry
+    return found
 
 
 def entry_of(line: bytes) -> Entry:
@@ -112,8 +171,13 @@ def package_of(line: bytes, before: Package | None) -> Package:
 
 
 def head(packages: Iterable[Package]) -> bytes:
-    """The lines before those of the paths."""
-    return FIRST_LINE + b"\n" + b"".join(map(_package_line, packages))
+    """The lines before those of the paths; without packages when there are more than `MOST_PACKAGES`."""
+    found = tuple(packages)
+    return (
+        FIRST_LINE
+        + b"\n"
+        + b"".join(map(_package_line, found if len(found) <= MOST_PACKAGES else ()))
+    )
 
 
 def _package_line(package: Package) -> bytes:
@@ -133,6 +197,11 @@ def owner_words(kind: Kind, mode: int, uid: int, gid: int, uname: str, gname: st
 def package_word(package: str) -> bytes:
     """The word that follows the owner's where a package brought the path."""
     return b" tags=" + quoted(package.encode()) if package else b""
+
+
+def tags_of(line: bytes) -> bytes:
+    """The `package_word` of a line."""
+    return b"".join(line.partition(b" time=")[0].partition(b" tags=")[1:])
 
 
 def state_words(
@@ -159,11 +228,20 @@ def state_words(
     return words + b"\n"
 
 
-def _line(entry: Entry, package: str) -> bytes:
+def file_words(mtime_ns: int, size: int, sha256: str, flags: tuple[str, ...]) -> bytes:
+    """As `state_words` of a file that was read, which most paths are; quicker."""
+    if flags:
+        return state_words(mtime_ns, size=size, sha256=sha256, flags=flags)
+    seconds, rest = divmod(mtime_ns, _NANO)
+    return b" time=%d.%09d size=%d sha256digest=%s\n" % (seconds, rest, size, sha256.encode())
+
+
+def line_of(entry: Entry, package: bytes) -> bytes:
+    """The line of a path, with its end; `package` is its `package_word`."""
     return (
         quoted(b"." + entry.path.rstrip(b"/"))
         + owner_words(entry.kind, entry.mode, entry.uid, entry.gid, entry.uname, entry.gname)
-        + package_word(package)
+        + package
         + state_words(
             entry.mtime_ns,
             size=entry.size if entry.kind is Kind.FILE else None,
@@ -176,34 +254,34 @@ def _line(entry: Entry, package: str) -> bytes:
 
 
 def _entry(line: bytes) -> Entry:
-    path, *rest = line.split(b" ")
-    words = dict(_word(word) for word in rest)
-    if len(words) != len(rest):
-        raise ValueError("a word stands twice")
-    kind = _KINDS[words.pop(b"type")]
-    if kind is not Kind.FILE and words.keys() & {b"size", b"sha256digest"}:
-        raise ValueError("content of what is no file")
-    if (kind in (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)) != (b"device" in words):
+    match = _LINE.fullmatch(line)
+    if not match:
+        raise ValueError("not the words of a line, or not in their order")
+    # fmt: off
+    (path, word, mode, uid, gid, uname, gname, package, seconds, nanoseconds,
+     size, sha256, target, major, minor, flags) = match.groups()
+    # fmt: on
+    kind = _KINDS[word]
+    if (kind is Kind.FILE) != (size is not None) or (sha256 and kind is not Kind.FILE):
+        raise ValueError("a file without a size, or content of what is no file")
+    if (kind in (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)) != (major is not None):
         raise ValueError("a device without numbers, or numbers without a device")
-    entry = Entry(
+    return Entry(
         path=_path(path),
         kind=kind,
-        mode=_number(words.pop(b"mode"), 8),
-        uid=_number(words.pop(b"uid")),
-        gid=_number(words.pop(b"gid")),
-        mtime_ns=_time(words.pop(b"time")),
-        uname=os.fsdecode(_plain(words.pop(b"uname", b""))),
-        gname=os.fsdecode(_plain(words.pop(b"gname", b""))),
-        size=_number(words.pop(b"size", b"0")),
-        sha256=_digest(words.pop(b"sha256digest")) if b"sha256digest" in words else None,
-        target=_plain(words.pop(b"link")) if b"link" in words else None,
-        device=_device(words.pop(b"device")) if b"device" in words else None,
-        flags=tuple(words.pop(b"flags").decode().split(",")) if b"flags" in words else (),
-        package=_plain(words.pop(b"tags", b"")).decode(),
+        mode=int(mode, 8),
+        uid=int(uid),
+        gid=int(gid),
+        mtime_ns=int(seconds) * _NANO + int(nanoseconds),
+        uname=os.fsdecode(_plain(uname)) if uname else "",
+        gname=os.fsdecode(_plain(gname)) if gname else "",
+        size=int(size) if size else 0,
+        sha256=sha256.decode() if sha256 else None,
+        target=_plain(target) if target else None,
+        device=(int(major), int(minor)) if major else None,
+        flags=tuple(flags.decode().split(",")) if flags else (),
+        package=_plain(package).decode() if package else "",
     )
-    if words:
-        raise ValueError(f"unknown words {sorted(words)}")
-    return entry
 
 
 def _path(text: bytes) -> bytes:
@@ -213,44 +291,18 @@ def _path(text: bytes) -> bytes:
     return b"/" + b"/".join(components)
 
 
-def _word(word: bytes) -> tuple[bytes, bytes]:
-    key, equals, value = word.partition(b"=")
-    if not equals:
-        raise ValueError(f"no word of mtree(5): {word!r}")
-    return key, value
-
-
-def _time(text: bytes) -> int:
-    match = _TIME.fullmatch(text)
-    if not match:
-        raise ValueError(f"not a time: {text!r}")
-    return int(match[1]) * _NANO + int(match[2])
-
-
-def _device(text: bytes) -> tuple[int, int]:
-    system, major, minor = text.split(b",")
-    if system != b"linux":
-        raise ValueError(f"not a device of Linux: {text!r}")
-    return _number(major), _number(minor)
-
-
-def _number(digits: bytes, base: int = 10) -> int:
-    """int() alone takes signs, blanks, underlines and the digits of every script too."""
-    if not _DIGITS.fullmatch(digits):
-        raise ValueError(f"not a number: {digits!r}")
-    return int(digits, base)
-
-
-def _digest(text: bytes) -> str:
-    if not _SHA256.fullmatch(text):
-        raise ValueError(f"not a sha256: {text!r}")
-    return text.decode()
-
-
 def quoted(text: bytes) -> bytes:
     """Text as mtree files have it: all that could mean something else stands as a backslash and three octal digits."""
+    if not text.translate(None, _SAFE):  # nearly every name: quicker than the expression
+        return text
     return _UNSAFE.sub(lambda match: b"\\%03o" % match[0][0], text)
 
 
 def _plain(text: bytes) -> bytes:
-    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), text)
+    """What was quoted; raises `ValueError` unless it was quoted as `quoted` does."""
+    if not text.translate(None, _SAFE):
+        return text
+    plain = _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 255]), text)
+    if quoted(plain) != text:
+        raise ValueError(f"not quoted as it must be: {text[:80]!r}")
+    return plain

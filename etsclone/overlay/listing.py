@@ -7,17 +7,22 @@ is Python.
 """
 
 import fcntl
+import gc
+import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from etsclone.chroot import Child, forked
 from etsclone.errors import EtscloneError
-from etsclone.model.packages import NO_PACKAGES
 from etsclone.model.scope import Scope
+from etsclone.model.tree import Tree
+from etsclone.overlay.agreeing import Agreement
+from etsclone.overlay.brought import NOTHING, Brought
+from etsclone.overlay.content import lines_digest
 from etsclone.overlay.files import opened_root
 from etsclone.overlay.look import Look, below
 from etsclone.overlay.remembered import Keeper, Record, Remembered, packed_records
@@ -39,11 +44,15 @@ class Aids:
         spools: an empty file for each worker process; none: all is done in this process.
         remembered: what the last listing left.
         keep: an empty file for what the next one will want to know.
+        brought: what the last one knew of packages (`etsclone.overlay.brought`).
+        keep_brought: an empty file for it.
     """
 
     spools: Sequence[BinaryIO] = ()
     remembered: BinaryIO | None = None
     keep: BinaryIO | None = None
+    brought: BinaryIO | None = None
+    keep_brought: BinaryIO | None = None
 
 
 NO_AIDS = Aids()
@@ -52,11 +61,15 @@ NO_AIDS = Aids()
 
 @dataclass(slots=True)
 class Listing:
-    """What a listing tells: how many paths, how many files were read for it, sentences for people."""
+    """What a listing tells: how many paths, how many files were read for it, sentences for people.
+
+    `digest` is a sha256 (hex) over all that the lines say, but for times.
+    """
 
     paths: int = 0
     read: int = 0
     warnings: list[str] = field(default_factory=list)
+    digest: str = ""
 
 
 def list_tree(
@@ -66,38 +79,74 @@ def list_tree(
     *,
     started_ns: int,
     skip: Collection[bytes] = (),
-    packages: Mapping[bytes, str] = NO_PACKAGES.owners,
+    brought: Brought = NOTHING,
     aids: Aids = NO_AIDS,
+    quick: bool = False,
 ) -> Listing:
     """List everything that is not volatile, in byte order of the paths, and never through a symbolic link.
+
+    For the arguments and errors see `tree_listing`; `write` gets any number of whole lines of an inventory.
+    """
+    with tree_listing(
+        root,
+        scope,
+        started_ns=started_ns,
+        skip=skip,
+        brought=brought,
+        aids=aids,
+        quick=quick,
+    ) as put_out:
+        return put_out(write, {})
+
+
+@contextmanager
+def tree_listing(
+    root: str,
+    scope: Scope,
+    *,
+    started_ns: int,
+    skip: Collection[bytes] = (),
+    brought: Brought = NOTHING,
+    aids: Aids = NO_AIDS,
+    quick: bool = False,
+) -> Iterator[Callable[[Callable[[bytes], object], Tree], Listing]]:
+    """Let the worker processes begin; the yielded function, to be called once, puts the lines out as they come.
+
+    It is also told what a payload of the same tree holds: of that, the lines say the same.
 
     Args:
         root: the top of the tree; `/` inside `chroot.in_chroot`.
         scope: whose volatile patterns count.
-        write: gets any number of whole lines of an inventory.
         started_ns: when the capture began (nanoseconds since the epoch).
         skip: paths where something else is mounted: listed, but not entered.
-        packages: which package brought a path.
+        brought: which package brought a path.
         aids: worker processes and memory.
+        quick: open no file: the lines lack what cannot be had without, digests and flags. Not for what is remembered.
 
     Raises:
         OSError: when something cannot be read.
         EtscloneError: when a worker process died.
     """
     with opened_root(root) as top, ExitStack() as cleanup:
-        look = Look(top, scope, frozenset(skip), started_ns, packages)
+        look = Look(top, scope, frozenset(skip), started_ns, brought, quick=quick)
         look.remembered = Remembered(aids.remembered, look.context)
         cleanup.callback(look.close)
         pool = _Pool(look, aids.spools, cleanup)
-        output = _Output(write, Keeper(aids.keep, look.context))
-        write(look.top_line())
-        _emit(look, pool, output)
-        output.kept.end()
-        told = Listing(output.paths + 1, look.read, look.warnings)
-        for read, warnings in pool.results():
-            told.read += read
-            told.warnings += warnings
-        return told
+
+        def put_out(write: Callable[[bytes], object], payload: Tree) -> Listing:
+            output = _Output(
+                write, Keeper(aids.keep, look.context), Agreement(payload, brought.owners)
+            )
+            output.top(look.top_line())
+            _emit(look, pool, output)
+            output.kept.end()
+            told = Listing(output.paths, look.read, look.warnings, output.digest.hexdigest())
+            for read, warnings in pool.results():
+                told.read += read
+                told.warnings += warnings
+            return told
+
+        yield put_out
 
 
 def _emit(look: Look, pool: "_Pool", output: "_Output") -> None:
@@ -107,10 +156,10 @@ def _emit(look: Look, pool: "_Pool", output: "_Output") -> None:
         path = pending.pop()
         unit = pool.units.get(path)
         if unit is None:
-            output.add(look.folder(path))
+            output.add(look.remembered.meant(look.folder(path)))
         else:
-            for packed in pool.records(unit):
-                output.add(packed)
+            for told in pool.records(unit):
+                output.add(look.remembered.meant(told))
         if unit is None or not unit.deep:
             pending += reversed(output.entered)
 
@@ -118,18 +167,28 @@ def _emit(look: Look, pool: "_Pool", output: "_Output") -> None:
 class _Output:
     """Puts lines in order: of the records, each folder's comes before those of the folders that are in it."""
 
-    def __init__(self, write: Callable[[bytes], object], kept: Keeper) -> None:
+    def __init__(self, write: Callable[[bytes], object], kept: Keeper, payload: Agreement) -> None:
         self.kept = kept
+        self.digest = hashlib.sha256()
         self.paths = 0
         self.entered: list[bytes] = []
         """The folders that were entered from the last record's: theirs follow."""
         self._write = write
+        self._payload = payload
         self._waiting: list[list[bytes]] = []
+
+    def top(self, line: bytes) -> None:
+        """Take the line of the tree's top."""
+        self.digest.update(lines_digest(line))
+        self.paths += 1
+        self._write(line)
 
     def add(self, packed: bytes) -> None:
         """Take the next record; write its lines up to the first folder, or all and what waited for them."""
-        path, names, folders, texts = Record.outline(packed)
+        packed = self._payload.agreed(Record.path_of(packed), packed)
+        path, names, folders, texts, digest = Record.outline(packed)
         self.kept.add(path, packed)
+        self.digest.update(digest)
         self.paths += names
         self.entered = below(path, folders)
         self._waiting.append(list(reversed(texts)))
@@ -215,6 +274,7 @@ class _Worker:
 
     def work(self) -> tuple[int, list[str]]:
         """Take units until there are no more."""
+        gc.disable()  # nothing here makes cycles, and to look for them takes a twentieth of the time
         while number := self._take():
             unit, start = self.units[int.from_bytes(number, "little")], self.spool.tell()
             for packed in self._records(unit):

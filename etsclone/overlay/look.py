@@ -9,35 +9,61 @@ import os
 import stat
 import sys
 import time
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import xxhash
 
 from etsclone.errors import UnsafePath
 from etsclone.model.scope import Scope
 from etsclone.model.tree import STAGING, Kind, join, name_of, parent_of, printable
-from etsclone.overlay.files import folder_below, open_file, opened_folder
+from etsclone.overlay.brought import Brought
+from etsclone.overlay.files import folder_below, open_file, opened_folder, read_link
 from etsclone.overlay.flags import read_flags
-from etsclone.overlay.inventory import owner_words, package_word, quoted, state_words
-from etsclone.overlay.remembered import NEVER, Record, Remembered, marks_of
-from etsclone.overlay.status import ATTEMPTS, TICK_NS, device_of, kind_of, owner_names, settled
+from etsclone.overlay.inventory import (
+    LONGEST_LINE,
+    file_words,
+    owner_words,
+    package_word,
+    quoted,
+    state_words,
+    tags_of,
+)
+from etsclone.overlay.remembered import GRANULARITY, NEVER, Record, Remembered, mark_of, marks_of
+from etsclone.overlay.status import (
+    ATTEMPTS,
+    KINDS,
+    TICK_NS,
+    device_of,
+    kind_of,
+    owner_names,
+    settled,
+)
 from etsclone.units import KIB
-
-GRANULARITY = 2 * 10**9
-"""Nanoseconds that a filesystem's clock may stand still: two seconds on vfat, one on ext3, some milliseconds on others.
-
-What changed that close to the beginning of a capture, or after it, could change again and leave no trace.
-"""
 
 _OPEN = 100
 """How many folders on the way down are kept open; those below are opened from the top."""
 
+_LONGEST = LONGEST_LINE + len(b"\n")
+_SHOWN = 200
+"""How much is told of a path that is too long: the folders that somebody who wants to remove it begins with."""
+
 _BUFFER = 256 * KIB
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNKNOWN = (NEVER, b"")
 _ENCODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
+
+class _Made(dict[Any, bytes]):
+    """Words that many paths have in common, made when they are first asked for."""
+
+    def __init__(self, make: Callable[[Any], bytes]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: Any) -> bytes:  # noqa: ANN401
+        self[key] = words = self._make(key)
+        return words
 
 
 class Look:
@@ -53,7 +79,9 @@ class Look:
         scope: Scope,
         skip: frozenset[bytes],
         started_ns: int,
-        packages: Mapping[bytes, str],
+        brought: Brought,
+        *,
+        quick: bool = False,
     ) -> None:
         self.read = 0
         self.warnings: list[str] = []
@@ -62,19 +90,18 @@ class Look:
         self._top = top
         self._scope = scope
         self._skip = skip
+        self._quick = quick
         self._trusted_until = started_ns - GRANULARITY
         self._users = owner_names(top, b"passwd")
         self._groups = owner_names(top, b"group")
-        self._owners: dict[tuple[int, int, int], bytes] = {}
+        self._owner_words = _Made(self._words_of_owner)
+        self._package_words = _Made(package_word)
         self._trail: list[tuple[bytes, int]] = []
         self._buffer = memoryview(bytearray(_BUFFER))
-        self._packages = packages
-        circumstances = (self._users, self._groups, scope.volatile, sorted(skip))
-        self.context = xxhash.xxh3_128_digest(
-            b"\0".join(
-                (repr(circumstances).encode(), *packages, "\0".join(packages.values()).encode())
-            )
-        )
+        self._buffers = [self._buffer]
+        self._packages = brought.owners
+        circumstances = (self._users, self._groups, scope.volatile, sorted(skip), brought.digest)
+        self.context = xxhash.xxh3_128_digest(repr(circumstances).encode())
         """A digest of all that the lines depend on, but for the tree."""
 
     def close(self) -> None:
@@ -85,11 +112,9 @@ class Look:
     def top_line(self) -> bytes:
         """The line of the tree's top itself."""
         status = os.fstat(self._top)
-        return (
-            b"."
-            + self._owner(status)
-            + state_words(status.st_mtime_ns, flags=read_flags(self._top))
-        )
+        flags = () if self._quick else read_flags(self._top)
+        owner = self._owner_words[status.st_mode, status.st_uid, status.st_gid]
+        return b"." + owner + state_words(status.st_mtime_ns, flags=flags)
 
     def folders(self, path: bytes) -> list[bytes]:
         """The folders to go on with below a folder, without a look at anything else there."""
@@ -103,86 +128,116 @@ class Look:
         return self._to_enter(path, self._shown(path, names))
 
     def folder(self, path: bytes) -> bytes:
-        """The packed record of a folder; an empty one, and a warning, when it is gone or no folder any more."""
+        """The packed record of a folder, or what stands for it when it is as it was remembered.
+
+        It is an empty one, with a warning, when the folder is gone or is none any more.
+        """
         self.entered = []
         try:
             folder = self._open(path)
         except (FileNotFoundError, UnsafePath):
             self._warn(path)
             return Record(path, (), b"", (), (b"",)).packed()
-        names, statuses, marks = self._statuses(folder, path)
+        volume = os.fstatvfs(folder).f_fsid
         old = self.remembered.record(path)
-        if old and self.remembered.same_context and Record.is_of(old, path, names, marks):
+        if old is None:
+            seen = self._seen(folder, path) if self._quick else self._seen_but_files(folder, path)
+            return self._fresh(folder, path, volume, seen, {})
+        statuses = self._seen(folder, path)
+        marks = marks_of(statuses.values(), volume)
+        if self.remembered.same_context and Record.is_of(old, path, statuses, marks):
             self.entered = below(path, Record.folders_of(old))
-            return old
-        return self._fresh(folder, path, names, statuses, marks, old)
+            return self.remembered.same(path)
+        return self._fresh(folder, path, volume, statuses, Record.unpacked(old).lines())
 
-    def _statuses(
-        self, folder: int, path: bytes
-    ) -> tuple[list[bytes], list[os.stat_result], list[bytes]]:
-        """The names that are not volatile, sorted, what the system tells of them, and their marks."""
+    def _seen(self, folder: int, path: bytes) -> dict[bytes, os.stat_result]:
+        """The names that are not volatile, sorted, and what the system tells of them."""
         names = self._shown(path, [name.encode(*_ENCODING) for name in os.listdir(folder)])
         names.sort()
         try:
-            statuses = [os.lstat(name, dir_fd=folder) for name in names]
+            return {name: os.lstat(name, dir_fd=folder) for name in names}
         except FileNotFoundError:
-            found = [(name, status) for name in names if (status := _status(folder, name))]
-            names, statuses = [name for name, _ in found], [status for _, status in found]
-        return names, statuses, marks_of(statuses, os.fstatvfs(folder).f_fsid)
+            return {name: status for name in names if (status := _status(folder, name))}
+
+    def _seen_but_files(self, folder: int, path: bytes) -> dict[bytes, os.stat_result | None]:
+        """The same, with None for files: the system tells of them in less time when they are open."""
+        with os.scandir(folder) as found:
+            listed = {each.name.encode(*_ENCODING): each for each in found}
+        seen: dict[bytes, os.stat_result | None] = {}
+        for name in sorted(self._shown(path, list(listed))):
+            if listed[name].is_file(follow_symlinks=False):
+                seen[name] = None
+            elif status := _status(folder, name):
+                seen[name] = status
+        return seen
 
     def _fresh(
         self,
         folder: int,
         path: bytes,
-        names: list[bytes],
-        statuses: list[os.stat_result],
-        marks: list[bytes],
-        old: bytes | None,
+        volume: int,
+        seen: Mapping[bytes, os.stat_result | None],
+        known: Mapping[bytes, tuple[bytes, bytes]],
     ) -> bytes:
-        """A new record, with the old lines of what has not changed."""
-        known = Record.unpacked(old).lines() if old else {}
-        prefix = quoted(b"." + path.rstrip(b"/")) + b"/"
+        """A new record of what was seen, with the old marks and lines that are `known` where they still hold."""
+        start, until = path.rstrip(b"/") + b"/", self._trusted_until
+        prefix = quoted(b"." + start)
         lines: dict[bytes, bytes] = {}
-        kept_marks: list[bytes] = []
+        marks: list[bytes] = []
         folders: list[bytes] = []
-        for name, status, now in zip(names, statuses, marks, strict=True):
-            was, line = known.get(name, (NEVER, b""))
-            if was == now:
-                state, taken = line[line.index(b" time=") :], status
+        for name, status in seen.items():
+            was, line = known.get(name, _UNKNOWN)
+            if status and was == mark_of(status, volume):
+                state, taken, is_sure = line[line.index(b" time=") :], status, True
             else:
                 found = self._state(folder, name, path, status)
                 if found is None:
                     continue
-                state, taken = found
-                self.read += stat.S_ISREG(taken.st_mode)
-            package = package_word(self._packages.get(join(path, name), ""))
-            lines[name] = prefix + quoted(name) + self._owner(taken) + package + state
-            kept_marks.append(now if self._is_trusted(status, taken) else NEVER)
+                state, taken, is_sure = found
+                self.read += stat.S_ISREG(taken.st_mode) and not self._quick
+            if line and self.remembered.same_context:
+                package = tags_of(line)
+            else:
+                package = self._package_words[self._packages.get(start + name, "")]
+            owner = self._owner_words[taken.st_mode, taken.st_uid, taken.st_gid]
+            line = prefix + quoted(name) + owner + package + state
+            if len(line) > _LONGEST:
+                self._warn_of_length(start + name)
+                continue
+            lines[name] = line
+            is_trusted = is_sure and taken.st_ctime_ns < until > taken.st_mtime_ns
+            marks.append(mark_of(taken, volume) if is_trusted else NEVER)
             if stat.S_ISDIR(taken.st_mode):
                 folders.append(name)
         self.entered = self._to_enter(path, folders)
         entered = [name_of(each) for each in self.entered]
-        return Record(
-            path, list(lines), b"".join(kept_marks), entered, _cut(lines, entered)
-        ).packed()
+        return Record.of(path, lines, marks, entered).packed()
 
     def _state(
-        self, folder: int, name: bytes, path: bytes, status: os.stat_result
-    ) -> tuple[bytes, os.stat_result] | None:
-        """The words of a path's state, and the status that they belong to; None when it is gone."""
+        self, folder: int, name: bytes, path: bytes, status: os.stat_result | None
+    ) -> tuple[bytes, os.stat_result, bool] | None:
+        """The words of a path's state, the status that they belong to, and whether both are of one moment.
+
+        None when the path is gone. `status` is what was seen of it; of a file it need not have been.
+        """
         last = None
         for _ in range(ATTEMPTS):
             began_ns = time.time_ns()
-            with suppress(FileNotFoundError, UnsafePath):
-                words, after = self._words(folder, name, status)
-                if settled(status, after, began_ns):
-                    return words, status
-                last = words, after if kind_of(after) is kind_of(status) else status
+            try:
+                if status is None or (stat.S_ISREG(status.st_mode) and not self._quick):
+                    words, before, after = self._words_of_file(folder, name)
+                else:
+                    before = status
+                    words, after = self._words(folder, name, status)
+                if settled(before, after, began_ns):
+                    return words, before, True
+                last = words, after if kind_of(after) is kind_of(before) else before, False
+            except (FileNotFoundError, UnsafePath):
+                pass  # gone, or something else now: the next look tells
             time.sleep(TICK_NS / 10**9)
-            now = _status(folder, name)
-            if now is None:
+            status = _status(folder, name)
+            if status is None:
                 return None
-            status = now
         self._warn(join(path, name))
         return last
 
@@ -190,56 +245,47 @@ class Look:
         self, folder: int, name: bytes, status: os.stat_result
     ) -> tuple[bytes, os.stat_result]:
         kind = kind_of(status)
-        if kind is Kind.FILE:
-            return self._words_of_file(folder, name)
+        if self._quick and kind in (Kind.FILE, Kind.FOLDER):
+            size = status.st_size if kind is Kind.FILE else None
+            return state_words(status.st_mtime_ns, size=size), status
         if kind is Kind.FOLDER:
             with opened_folder(folder, name) as descriptor:
                 flags, after = read_flags(descriptor), os.fstat(descriptor)
             return state_words(after.st_mtime_ns, flags=flags), after
-        target = os.readlink(name, dir_fd=folder) if kind is Kind.SYMLINK else None
+        target = read_link(name, folder) if kind is Kind.SYMLINK else None
         words = state_words(status.st_mtime_ns, target=target, device=device_of(status))
         return words, os.lstat(name, dir_fd=folder)
 
-    def _words_of_file(self, folder: int, name: bytes) -> tuple[bytes, os.stat_result]:
-        descriptor = open_file(folder, name)
+    def _words_of_file(
+        self, folder: int, name: bytes
+    ) -> tuple[bytes, os.stat_result, os.stat_result]:
+        """Also what the system told of it before it was read, and after."""
+        descriptor, before = open_file(folder, name)
         try:
             flags = read_flags(descriptor)
-            size, digest = self._content(descriptor)
-            after = os.fstat(descriptor)
+            size, digest, after = self._content(descriptor)
         finally:
             os.close(descriptor)
-        return state_words(after.st_mtime_ns, size=size, sha256=digest, flags=flags), after
+        return file_words(after.st_mtime_ns, size, digest, flags), before, after
 
-    def _content(self, descriptor: int) -> tuple[int, str]:
-        digest, size = hashlib.sha256(), 0
-        while count := os.readv(descriptor, [self._buffer]):
+    def _content(self, descriptor: int) -> tuple[int, str, os.stat_result]:
+        """How many bytes a file holds, their digest, and what the system told of it when they had been read."""
+        size = count = os.readv(descriptor, self._buffers)
+        digest = hashlib.sha256(self._buffer[:count])
+        while True:
+            if count < _BUFFER:
+                after = os.fstat(descriptor)
+                # The end; a read that is short before it met a bad sector, which the next one tells.
+                if not count or size >= after.st_size:
+                    return size, digest.hexdigest(), after
+            count = os.readv(descriptor, self._buffers)
             digest.update(self._buffer[:count])
             size += count
-            # The end; a read that is short before it met a bad sector, which the next one tells.
-            if count < _BUFFER and size >= os.fstat(descriptor).st_size:
-                break
-        return size, digest.hexdigest()
 
-    def _is_trusted(self, status: os.stat_result, taken: os.stat_result) -> bool:
-        """Whether a mark may be believed the next time."""
-        if taken is not status:
-            return False
-        return max(status.st_ctime_ns, status.st_mtime_ns) < self._trusted_until
-
-    def _owner(self, status: os.stat_result) -> bytes:
-        key = status.st_mode, status.st_uid, status.st_gid
-        if key not in self._owners:
-            mode, uid, gid = key
-            users, groups = self._users, self._groups
-            self._owners[key] = owner_words(
-                kind_of(status),
-                stat.S_IMODE(mode),
-                uid,
-                gid,
-                users.get(uid, ""),
-                groups.get(gid, ""),
-            )
-        return self._owners[key]
+    def _words_of_owner(self, key: tuple[int, int, int]) -> bytes:
+        mode, uid, gid = key
+        user, group = self._users.get(uid, ""), self._groups.get(gid, "")
+        return owner_words(KINDS[stat.S_IFMT(mode)], stat.S_IMODE(mode), uid, gid, user, group)
 
     def _shown(self, path: bytes, names: list[bytes]) -> list[bytes]:
         shown = self._scope.hidden_in(path).leave(names)
@@ -264,6 +310,11 @@ class Look:
         self._trail.append((path, descriptor))
         return descriptor
 
+    def _warn_of_length(self, path: bytes) -> None:
+        self.warnings.append(
+            f"{printable(path[:_SHOWN])}... is too long a path to be listed, as is all that is beneath"
+        )
+
     def _warn(self, path: bytes) -> None:
         self.warnings.append(f"{printable(path)} changed while it was read")
 
@@ -281,10 +332,3 @@ def _status(folder: int, name: bytes) -> os.stat_result | None:
         return os.lstat(name, dir_fd=folder)
     except FileNotFoundError:
         return None
-
-
-def _cut(lines: dict[bytes, bytes], entered: Sequence[bytes]) -> list[bytes]:
-    """The lines of sorted names, cut where those of what is in the entered folders belong."""
-    names, texts = list(lines), list(lines.values())
-    cuts = [0, *(bisect_left(names, name + b"/") for name in entered), len(names)]
-    return [b"".join(texts[start:end]) for start, end in pairwise(cuts)]

@@ -17,7 +17,9 @@ from etsclone.overlay.files import chunks, opened_file, opened_folder, opened_ro
 from etsclone.run import run
 
 DPKG = b"/var/lib/dpkg"
-_LIST = re.compile(rb"([A-Za-z0-9][A-Za-z0-9+.-]*)(?::[a-z0-9-]+)?\.list")
+LIST = re.compile(rb"([A-Za-z0-9][A-Za-z0-9+.-]*)(?::[a-z0-9-]+)?\.list")
+"""The names of the files that list the paths of a package."""
+
 _ABSENT = (b"not-installed", b"config-files")
 """States (the third word of Status) in which nothing of a package is there but its configuration."""
 
@@ -36,7 +38,7 @@ def dpkg_packages(root: str) -> Installed:
                 status = _read(folder, b"status")
             with opened_folder(top, DPKG + b"/info") as info:
                 packages, configuration = _status(status)
-                return Installed(packages, _owners(info, _links(top), configuration))
+                return Installed(packages, _owners(info, top_links(top), configuration))
         except (FileNotFoundError, UnsafePath):
             return Installed()
 
@@ -73,21 +75,24 @@ def _owners(info: int, links: dict[bytes, bytes], configuration: set[bytes]) -> 
     for name, files in groupby(sorted(map(os.fsencode, os.listdir(info))), _listed):
         if name is None:
             continue
-        paths = {b"/" + line[1:] for file in files for line in _read(info, file).split(b"\n")}
+        paths = {line for file in files for line in _read(info, file).split(b"\n")}
         shared |= owners.keys() & paths
         owners.update(dict.fromkeys(paths, name))
-    for path in shared | {b"/", b"/."}:
+    for path in shared | {b"", b"/", b"/."}:
         owners.pop(path, None)
-    return {_resolved(path, links): name for path, name in owners.items()}
+    linked = tuple(link + b"/" for link in links)
+    for path in [path for path in owners if path.startswith(linked)]:
+        owners[_resolved(path, links)] = owners.pop(path)
+    return owners
 
 
 def _listed(file: bytes) -> str | None:
     """The package whose list a file is: its name alone, since all architectures of one are upgraded together."""
-    match = _LIST.fullmatch(file)
+    match = LIST.fullmatch(file)
     return match[1].decode() if match else None
 
 
-def _links(top: int) -> dict[bytes, bytes]:
+def top_links(top: int) -> dict[bytes, bytes]:
     """The links at the top of the tree that lead to a folder of it: /bin, /lib and the like of a merged /usr."""
     links: dict[bytes, bytes] = {}
     for name in map(os.fsencode, os.listdir(top)):
@@ -98,9 +103,9 @@ def _links(top: int) -> dict[bytes, bytes]:
 
 
 def _resolved(path: bytes, links: dict[bytes, bytes]) -> bytes:
-    end = path.find(b"/", 1)
-    target = links.get(path[:end]) if end > 0 else None
-    return path if target is None else join(target, path[end + 1 :])
+    """A path that begins with one of the links, as it is in the tree."""
+    end = path.index(b"/", 1)
+    return join(links[path[:end]], path[end + 1 :])
 
 
 def _read(folder: int, name: bytes) -> bytes:

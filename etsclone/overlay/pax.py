@@ -8,6 +8,7 @@ restores all of it but the flags, and `bsdtar -xpf` these too.
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import chain
 
 from etsclone.model.extents import Extents
@@ -124,9 +125,13 @@ def _block(entry: Entry, letter: bytes, name: bytes, link: bytes, stored: int) -
 
 def _extended(records: Mapping[bytes, bytes]) -> bytes:
     body = b"".join(_record(key, value) for key, value in records.items())
-    carrier = Entry(b"/PaxHeader", Kind.FILE, 0o644, 0, 0, 0)
-    block = _block(carrier, EXTENDED, b"PaxHeader", b"", len(body))
-    return block + body + padding(len(body))
+    return _carrier(len(body)) + body + padding(len(body))
+
+
+@lru_cache(maxsize=256)
+def _carrier(size: int) -> bytes:
+    entry = Entry(b"/PaxHeader", Kind.FILE, 0o644, 0, 0, 0)
+    return _block(entry, EXTENDED, b"PaxHeader", b"", size)
 
 
 def _record(key: bytes, value: bytes) -> bytes:

@@ -1,22 +1,37 @@
 """Read the pax archives that `etsclone.overlay.pax` writes, and nothing else.
 
-A general reader of tar files has to guess and to forgive. This one refuses whatever no capture writes, so that what it
-accepts means the same to every other program.
+A general reader of tar files has to guess and to forgive. Here each member has one form: what was read must be, byte
+for byte, what `pax.header` writes of what it was taken to mean. So it means the same to every other program.
 """
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etsclone.errors import HostilePayload
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.tree import Entry, Kind
+from etsclone.model.tree import Entry, Kind, printable
+from etsclone.overlay.amounts import MOST_PIECES
 from etsclone.overlay.compression import Source
-from etsclone.overlay.pax import BLOCK, EXTENDED, FLAGS, HARD_LINK, MAGIC, NANO, TYPES, XATTR
+from etsclone.overlay.files import is_kept_attribute
+from etsclone.overlay.pax import (
+    BLOCK,
+    EXTENDED,
+    FLAGS,
+    HARD_LINK,
+    MAGIC,
+    NANO,
+    TYPES,
+    XATTR,
+    header,
+)
 from etsclone.units import MIB, align_up
 
 MAX_RECORDS = 16 * MIB
-"""The most that the extended records of one member, or the map of a sparse file, may take."""
+"""The most that the extended records of one member may take: more than `amounts` allows them to hold."""
+
+_LONGEST_NUMBER = 20
+"""A line of the map of a sparse file, with its end."""
 
 _KINDS = {letter: kind for kind, letter in TYPES.items()}
 _DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
@@ -34,9 +49,17 @@ _KEYS = {
     *_SPARSE,
 }
 _MAX_ID = 2**32 - 2
-_TIME = re.compile(rb"(-?)([0-9]{1,12})\.([0-9]{9})")
+_MAX_MAJOR, _MAX_MINOR = 2**12 - 1, 2**20 - 1
+"""The kernel's MINORBITS: of larger numbers, mknod(2) would take only these bits, and make another device."""
+
+_MOST_SECONDS = 2**63
+_TIME = re.compile(rb"(-?)([0-9]{1,19})\.([0-9]{9})")
 
 Records = dict[bytes, bytes]
+
+
+_ATTRIBUTE = re.compile(r"[^.\0]+\.[^\0]+")
+"""A namespace, and more. Those that are not kept are passed over: captures left them in once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +80,42 @@ def next_member(source: Source) -> PaxMember | None:
         HostilePayload: for anything that `pax.header` does not write, and for names that are not plain: absolute,
             or with components that are empty, `.` or `..`.
     """
-    block = source.exactly(BLOCK)
+    head = _Head(source)
+    block = head.exactly(BLOCK)
     try:
         if block == bytes(BLOCK):
             _check_end(source)
             return None
         records: Records = {}
         if _letter(block) == EXTENDED:
-            records = _read_records(source, block)
-            block = source.exactly(BLOCK)
-        return _member(source, block, records)
+            records = _read_records(head, block)
+            block = head.exactly(BLOCK)
+        member = _member(head, block, records)
     except ValueError as error:
         raise HostilePayload(f"archive member is not as captures write it: {error}") from error
+    if header(member.entry, member.data) != head.read():
+        raise HostilePayload(
+            f"archive member has another form than captures write: {printable(member.entry.path)}"
+        )
+    kept = tuple(each for each in member.entry.xattrs if is_kept_attribute(each[0]))
+    return replace(member, entry=replace(member.entry, xattrs=kept))
+
+
+class _Head:
+    """A source that remembers what was read from it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._pieces: list[bytes] = []
+
+    def exactly(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        self._pieces.append(self._source.exactly(count))
+        return self._pieces[-1]
+
+    def read(self) -> bytes:
+        """All that was read."""
+        return b"".join(self._pieces)
 
 
 def end_member(source: Source, stored: int) -> None:
@@ -77,7 +124,7 @@ def end_member(source: Source, stored: int) -> None:
     Raises:
         HostilePayload: when it is cut off, or is not of zeros.
     """
-    if any(source.exactly(align_up(stored, BLOCK) - stored)):
+    if source.exactly(align_up(stored, BLOCK) - stored).strip(b"\0"):
         raise HostilePayload("archive hides bytes behind a member")
 
 
@@ -88,14 +135,12 @@ def _check_end(source: Source) -> None:
 
 
 def _letter(block: bytes) -> bytes:
-    if block[257:265] != MAGIC or any(block[345:]):
+    if block[257:265] != MAGIC:
         raise ValueError("not a pax header")
-    if _octal(block[148:155]) != sum(block) - sum(block[148:156]) + 8 * ord(" "):
-        raise ValueError("wrong header checksum")
     return block[156:157]
 
 
-def _member(source: Source, block: bytes, records: Records) -> PaxMember:
+def _member(source: _Head, block: bytes, records: Records) -> PaxMember:
     letter = _letter(block)
     if letter != HARD_LINK and letter not in _KINDS:
         raise ValueError(f"unknown type {letter!r}")
@@ -120,7 +165,7 @@ def _member(source: Source, block: bytes, records: Records) -> PaxMember:
         gname=os.fsdecode(_text(records, b"gname", block[297:329])),
         size=size,
         target=_target(link) if kind is Kind.SYMLINK else None,
-        device=(_octal(block[329:337]), _octal(block[337:345])) if kind in _DEVICES else None,
+        device=_device(block) if kind in _DEVICES else None,
         xattrs=_attributes(records),
         flags=tuple(records[FLAGS].decode().split(",")) if FLAGS in records else (),
         link_to=_path(link) if letter == HARD_LINK else None,
@@ -131,12 +176,11 @@ def _member(source: Source, block: bytes, records: Records) -> PaxMember:
 # --- records -------------------------------------------------------------------------------------------------------
 
 
-def _read_records(source: Source, block: bytes) -> Records:
+def _read_records(source: _Head, block: bytes) -> Records:
     size = _octal(block[124:136])
     if size > MAX_RECORDS:
         raise ValueError("extended records are too large")
-    body = source.exactly(size)
-    end_member(source, size)
+    body = source.exactly(align_up(size, BLOCK))[:size]
     records: Records = {}
     position = 0
     while position < size:
@@ -173,6 +217,13 @@ def _target(link: bytes) -> bytes:
     return link
 
 
+def _device(block: bytes) -> tuple[int, int]:
+    major, minor = _octal(block[329:337]), _octal(block[337:345])
+    if major > _MAX_MAJOR or minor > _MAX_MINOR:
+        raise ValueError(f"no device: {major}, {minor}")
+    return major, minor
+
+
 def _octal(field: bytes) -> int:
     if not re.fullmatch(rb"[0-7]+\0", field):
         raise ValueError(f"not an octal number: {field!r}")
@@ -201,7 +252,10 @@ def _time(records: Records) -> int:
     if not match:
         raise ValueError("no exact time")
     nanoseconds = int(match[2]) * NANO + int(match[3])
-    return -nanoseconds if match[1] else nanoseconds
+    nanoseconds = -nanoseconds if match[1] else nanoseconds
+    if not -_MOST_SECONDS <= nanoseconds // NANO < _MOST_SECONDS:
+        raise ValueError("a time that no kernel takes")
+    return nanoseconds
 
 
 def _attributes(records: Records) -> tuple[tuple[str, bytes], ...]:
@@ -210,13 +264,16 @@ def _attributes(records: Records) -> tuple[tuple[str, bytes], ...]:
         for key, value in records.items()
         if key.startswith(XATTR)
     }
+    for name in found:
+        if not _ATTRIBUTE.fullmatch(name):
+            raise ValueError(f"no name of an attribute: {name!r}")
     return tuple(sorted(found.items()))
 
 
 # --- sparse files --------------------------------------------------------------------------------------------------
 
 
-def _sparse(source: Source, records: Records, stored: int) -> tuple[int, Extents]:
+def _sparse(source: _Head, records: Records, stored: int) -> tuple[int, Extents]:
     """The size of a sparse file, and which of its bytes are stored behind the map that is read here."""
     if not records.keys() >= _SPARSE or b"path" in records:
         raise ValueError("sparse file without its records")
@@ -234,18 +291,18 @@ def _sparse(source: Source, records: Records, stored: int) -> tuple[int, Extents
     return size, data
 
 
-def _sparse_text(source: Source) -> bytes:
+def _sparse_text(source: _Head) -> bytes:
     """The lines of the map, from whole blocks that zeros fill up."""
-    text = bytearray(source.exactly(BLOCK))
-    needed = 1 + 2 * _number(bytes(text.partition(b"\n")[0]))
-    seen = text.count(b"\n")
+    blocks = [source.exactly(BLOCK)]
+    pieces = _number(blocks[0].partition(b"\n")[0])
+    if pieces > MOST_PIECES + 1:  # the last one may be of no bytes
+        raise ValueError("map of a sparse file is too large")
+    needed = 1 + 2 * pieces
+    seen = blocks[0].count(b"\n")
     while seen < needed:
-        if len(text) > MAX_RECORDS:
-            raise ValueError("map of a sparse file is too large")
-        block = source.exactly(BLOCK)
-        seen += block.count(b"\n")
-        text += block
-    end = text.rindex(b"\n") + 1
-    if any(text[end:]):
-        raise ValueError("map of a sparse file is damaged")
-    return bytes(text[:end])
+        if len(blocks) * BLOCK > needed * _LONGEST_NUMBER:
+            raise ValueError("map of a sparse file is damaged")
+        blocks.append(source.exactly(BLOCK))
+        seen += blocks[-1].count(b"\n")
+    text = b"".join(blocks)
+    return text[: text.rindex(b"\n") + 1]

@@ -1,7 +1,8 @@
 """What is remembered of the last listing of a tree, so that the next one need not read what has not changed.
 
 The unit is a *folder record*: the names that a folder holds, a mark for each by which a change is noticed, and the
-lines that an inventory has for them. It is both how a listing is made, folder by folder, and what is kept of it.
+lines that an inventory has for them, with a digest of what they say but for times. It is both how a listing is made,
+folder by folder, and what is kept of it; one that is as it was is told by its place in what is remembered.
 
 File: a first line, a digest of what the lines depend on (16 bytes), the records in the order of the inventory, an index
 (paths, each ended by NUL, then their offsets as eight bytes each), the lengths of its two halves (eight bytes each),
@@ -13,47 +14,64 @@ import logging
 import os
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import BinaryIO, Self
 
 import xxhash
 
+from etsclone.overlay.content import lines_digest
 from etsclone.units import KIB, MIB
 
 logger = logging.getLogger(__name__)
 
-_FIRST_LINE = b"etsclone listing 1\n"
+_FIRST_LINE = b"etsclone listing 3\n"
 _DIGEST = 16
 _TAIL = struct.Struct("<QQ")
-_HEAD = struct.Struct("<QIIIII")
-_MARK = struct.Struct("<QQIqqq")
+_HEAD = struct.Struct("<QIIIII32s")
+_SIZE = struct.Struct("<Q")
+_SAME = struct.Struct("<QQ")
+"""What stands for the record at a place: its size, which no record has, and the place."""
+
+_MARK = struct.Struct("<QQIqQQ")
+_TIMES = 2**64
+"""Nanoseconds in 64 bits, signed, would end in 2262; filesystems hold later times: these are kept modulo this."""
 
 _LEAST = len(_FIRST_LINE) + _DIGEST + _TAIL.size
 _READ = 64 * KIB
+_WINDOW = 128 * KIB
+
+GRANULARITY = 2 * 10**9
+"""Nanoseconds that a filesystem's clock may stand still: two seconds on vfat, one on ext3, some milliseconds on others.
+
+What changed that close to the beginning of a capture, or after it, could change again and leave no trace.
+"""
 
 NEVER = bytes(_MARK.size)
 """The mark of what must be read again the next time: nothing has the inode number 0."""
 
 
-def marks_of(statuses: Sequence[os.stat_result], volume: int) -> list[bytes]:
-    """By what paths are known again: device, inode, mode, size, and when content and inode last changed.
+def marks_of(statuses: Iterable[os.stat_result], volume: int) -> list[bytes]:
+    """The marks of several paths; see `mark_of`."""
+    return [mark_of(each, volume) for each in statuses]
+
+
+def mark_of(status: os.stat_result, volume: int) -> bytes:
+    """By what a path is known again: device, inode, mode, size, and when content and inode last changed.
 
     `volume` is the id of the filesystem (statvfs(3), f_fsid): another disk may get the same device number tomorrow.
     """
-    pack = _MARK.pack
-    return [
-        pack(
-            each.st_dev ^ volume,
-            each.st_ino,
-            each.st_mode,
-            each.st_size,
-            each.st_mtime_ns,
-            each.st_ctime_ns,
-        )
-        for each in statuses
-    ]
+    return _MARK.pack(
+        status.st_dev ^ volume,
+        status.st_ino,
+        status.st_mode,
+        status.st_size,
+        status.st_mtime_ns % _TIMES,
+        status.st_ctime_ns % _TIMES,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +89,34 @@ class Record:
     folders: Sequence[bytes]
     texts: Sequence[bytes]
 
+    @classmethod
+    def of(
+        cls,
+        path: bytes,
+        lines: Mapping[bytes, bytes],
+        marks: Iterable[bytes],
+        folders: Sequence[bytes],
+    ) -> Self:
+        """The record of sorted names with their lines and marks; `folders` are those that were entered."""
+        names, texts = list(lines), list(lines.values())
+        cuts = [0, *(bisect_left(names, name + b"/") for name in folders), len(names)]
+        cut = [b"".join(texts[start:end]) for start, end in pairwise(cuts)]
+        return cls(path, names, b"".join(marks), folders, cut)
+
     def packed(self) -> bytes:
         """As bytes."""
         names, folders, text = b"/".join(self.names), b"/".join(self.folders), b"".join(self.texts)
         cuts = array("I", map(len, self.texts)).tobytes()
         parts = (self.path, names, self.marks, folders, cuts)
         lengths = [len(part) for part in parts]
-        head = _HEAD.pack(_HEAD.size + sum(lengths) + len(text), *lengths)
+        head = _HEAD.pack(_HEAD.size + sum(lengths) + len(text), *lengths, lines_digest(text))
         return b"".join((head, *parts, text))
 
     @classmethod
     def unpacked(cls, data: bytes) -> Self:
         """The record that `packed` made bytes of."""
         position, parts = _HEAD.size, []
-        for length in _HEAD.unpack_from(data)[1:]:
+        for length in _HEAD.unpack_from(data)[1:6]:
             parts.append(data[position : position + length])
             position += length
         path, names, marks, folders, cuts = parts
@@ -95,7 +127,7 @@ class Record:
         return cls(path, _split(names), marks, _split(folders), texts)
 
     @staticmethod
-    def is_of(packed: bytes, path: bytes, names: Sequence[bytes], marks: Sequence[bytes]) -> bool:
+    def is_of(packed: bytes, path: bytes, names: Collection[bytes], marks: Sequence[bytes]) -> bool:
         """Whether a packed record is that of a folder with exactly these names and marks."""
         joined = b"/".join(names)
         lengths = (len(path), len(joined), _MARK.size * len(marks))
@@ -103,23 +135,28 @@ class Record:
         return same_lengths and packed.startswith(b"".join((path, joined, *marks)), _HEAD.size)
 
     @staticmethod
+    def path_of(packed: bytes) -> bytes:
+        """`path` of a packed record."""
+        return packed[_HEAD.size : _HEAD.size + _HEAD.unpack_from(packed)[1]]
+
+    @staticmethod
     def folders_of(packed: bytes) -> Sequence[bytes]:
         """`folders` of a packed record."""
-        _, *before, length, _ = _HEAD.unpack_from(packed)
+        _, *before, length, _, _ = _HEAD.unpack_from(packed)
         start = _HEAD.size + sum(before)
         return _split(packed[start : start + length])
 
     @staticmethod
-    def outline(packed: bytes) -> tuple[bytes, int, Sequence[bytes], Sequence[bytes]]:
-        """The path, how many names, the folders and the texts of a packed record; quicker than all of it."""
-        _, path, names, marks, folders, cuts = _HEAD.unpack_from(packed)
+    def outline(packed: bytes) -> tuple[bytes, int, Sequence[bytes], Sequence[bytes], bytes]:
+        """Path, how many names, folders, texts and digest of a packed record; quicker than all of it."""
+        _, path, names, marks, folders, cuts, digest = _HEAD.unpack_from(packed)
         count, start = marks // _MARK.size, _HEAD.size + path
         name = packed[_HEAD.size : start]
         start += names + marks
         if not folders:
-            return name, count, (), (packed[start + cuts :],)
+            return name, count, (), (packed[start + cuts :],), digest
         record = Record.unpacked(packed)
-        return name, count, record.folders, record.texts
+        return name, count, record.folders, record.texts, digest
 
     def lines(self) -> dict[bytes, tuple[bytes, bytes]]:
         """The mark and the line of each name."""
@@ -138,19 +175,34 @@ class Remembered:
     def __init__(self, file: BinaryIO | None, context: bytes) -> None:
         self.same_context = False
         """Whether the lines were made under the same circumstances, so that whole records can be taken over."""
-        self._file = file
+        self._descriptor = file.fileno() if file else -1
         self._places: dict[bytes, int] = {}
         self._offsets: Sequence[int] = ()
+        self._window, self._window_at = b"", 0
         if file and _is_sound(file):
             self._load(file, context)
 
     def record(self, folder: bytes) -> bytes | None:
         """The record of a folder, packed, if there is one."""
         place = self._places.get(folder)
-        if place is None or self._file is None:
-            return None
-        start, end = self._offsets[place : place + 2]
-        return os.pread(self._file.fileno(), end - start, start)
+        return None if place is None else self._record(place)
+
+    def same(self, folder: bytes) -> bytes:
+        """What stands for the record of a folder, which must have one."""
+        return _SAME.pack(_SAME.size, self._places[folder])
+
+    def meant(self, told: bytes) -> bytes:
+        """The packed record that `told` is, or stands for."""
+        return self._record(_SAME.unpack(told)[1]) if len(told) == _SAME.size else told
+
+    def _record(self, place: int) -> bytes:
+        start, end = self._offsets[place], self._offsets[place + 1]
+        at = start - self._window_at
+        if at < 0 or end > self._window_at + len(self._window):
+            # They are mostly asked for one after another.
+            self._window = os.pread(self._descriptor, max(end - start, _WINDOW), start)
+            self._window_at, at = start, 0
+        return self._window[at : at + end - start]
 
     def _load(self, file: BinaryIO, context: bytes) -> None:
         descriptor, end = file.fileno(), os.fstat(file.fileno()).st_size - _DIGEST - _TAIL.size
@@ -187,6 +239,8 @@ class Keeper:
         self._out = out
         self._digest = xxhash.xxh3_128()
         self._position = 0
+        self._held: list[bytes] = []
+        self._held_size = 0
         self._paths: list[bytes] = []
         self._offsets = array("Q")
         self._write(_FIRST_LINE + context)
@@ -202,15 +256,25 @@ class Keeper:
         names = b"".join(path + b"\0" for path in self._paths)
         offsets = self._offsets.tobytes()
         self._write(names + offsets + _TAIL.pack(len(names), len(offsets)))
+        self._put()
         self._write(self._digest.digest())
+        self._put()
         if self._out:
             with self._forgiven():
                 self._out.flush()  # the process may end without it: it is a child, with a copy of the file's buffer
 
     def _write(self, data: bytes) -> None:
+        self._held.append(data)
+        self._position += len(data)
+        self._held_size += len(data)
+        if self._held_size >= _WINDOW:
+            self._put()
+
+    def _put(self) -> None:
+        data = b"".join(self._held)
+        self._held, self._held_size = [], 0
         if self._out:
             self._digest.update(data)
-            self._position += len(data)
             with self._forgiven():
                 self._out.write(data)
 
@@ -225,14 +289,15 @@ class Keeper:
 
 
 def packed_records(descriptor: int, start: int, end: int) -> Iterator[bytes]:
-    """The packed records that a file holds between two offsets."""
-    buffer, position = b"", start
-    while position < end or buffer:
-        size = _HEAD.unpack_from(buffer)[0] if len(buffer) >= _HEAD.size else _HEAD.size
-        if len(buffer) >= size > _HEAD.size:
-            yield buffer[:size]
-            buffer = buffer[size:]
+    """The packed records, or what stands for them, that a file holds between two offsets."""
+    buffer, at, position = b"", 0, start
+    while position < end or at < len(buffer):
+        left = len(buffer) - at
+        size = _SIZE.unpack_from(buffer, at)[0] if left >= _SIZE.size else _SIZE.size
+        if left >= size > _SIZE.size:
+            yield buffer[at : at + size]
+            at += size
             continue
-        piece = os.pread(descriptor, min(max(size - len(buffer), _READ), end - position), position)
+        piece = os.pread(descriptor, min(max(size - left, _READ), end - position), position)
         position += len(piece)
-        buffer += piece
+        buffer, at = buffer[at:] + piece, 0

@@ -7,6 +7,7 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from etsclone.errors import UnsafePath
@@ -23,15 +24,20 @@ from etsclone.model.tree import (
     twins,
 )
 from etsclone.overlay.files import (
+    Attributes,
     chunks,
     opened_file,
     opened_folder,
     opened_root,
     read_attributes,
+    read_link,
     working_in,
 )
 from etsclone.overlay.flags import read_flags
 from etsclone.overlay.status import ATTEMPTS, TICK_NS, device_of, kind_of, owner_names, settled
+
+_SPLIT = (Kind.SYMLINK, Kind.FIFO, Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
+"""What can have several names, and is kept once for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,10 @@ def scan(root: str, scope: Scope, *, skip: Collection[bytes] = ()) -> Scan:
         found = _Findings(scope)
         for sight in walk.sights():
             found.add(sight)
-        return Scan(found.linked(), found.outside, (*walk.warnings, *found.warnings))
+        linked = found.linked()
+        # What is looked at again may be told again.
+        warnings = dict.fromkeys((*walk.warnings, *found.warnings))
+        return Scan(linked, found.outside, tuple(warnings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +128,24 @@ class _Findings:
             )
         for path, sight in self._inside.items():
             tree[path] = entry = sight.entry
-            leader = first.setdefault(sight.inode, entry) if entry.kind is Kind.FILE else entry
-            if leader is not entry:
+            leader = first.setdefault(sight.inode, entry)
+            if leader is entry:
+                self._warn_of_names(sight, inside[sight.inode])
+            elif entry.kind is Kind.FILE:
                 tree[path] = replace(leader, path=path, link_to=leader.path)
-            elif entry.kind is Kind.FILE and (others := sight.names - inside[sight.inode]) > 0:
-                self._warn(
-                    entry,
-                    f"is a hard link: {others} more of its names are outside of the scope and will not be linked",
-                )
         return tree
+
+    def _warn_of_names(self, sight: _Sight, inside: int) -> None:
+        if sight.entry.kind is Kind.FILE and (others := sight.names - inside) > 0:
+            self._warn(
+                sight.entry,
+                f"is a hard link: {others} more of its names are outside of the scope and will not be linked",
+            )
+        elif sight.entry.kind in _SPLIT and (others := sight.names - 1) > 0:
+            self._warn(
+                sight.entry,
+                f"is a hard link, but no file: {others} more of its names will not be linked",
+            )
 
     def _hides_scope(self, path: bytes) -> bool:
         return any(pattern.startswith(path + b"/") for pattern in self._patterns)
@@ -175,19 +193,21 @@ class _Walk:
 
     def _look(self, folder: int, name: bytes, path: bytes) -> _Sight | None:
         """See one path of the working folder as it is at one moment; None when it is gone."""
-        claim = self._claim(path)
-        try:
-            for _ in range(ATTEMPTS):
+        claim, sight = self._claim(path), None
+        for _ in range(ATTEMPTS):
+            try:
                 before, began_ns = os.lstat(name), time.time_ns()
+            except FileNotFoundError:
+                return None
+            # What became something else meanwhile is looked at again.
+            with suppress(FileNotFoundError, UnsafePath):
                 entry = self._entry(folder, name, path, before, claim)
+                sight = _Sight(entry, claim, (before.st_dev, before.st_ino), before.st_nlink)
                 if settled(before, os.lstat(name), began_ns):
-                    break
-                time.sleep(TICK_NS / 10**9)
-            else:
-                self.warnings.append(f"{printable(path)} changed while it was read")
-        except FileNotFoundError:
-            return None
-        return _Sight(entry, claim, (before.st_dev, before.st_ino), before.st_nlink)
+                    return sight
+            time.sleep(TICK_NS / 10**9)
+        self.warnings.append(f"{printable(path)} changed while it was read")
+        return sight
 
     def _entry(
         self, folder: int, name: bytes, path: bytes, status: os.stat_result, claim: Claim
@@ -203,29 +223,38 @@ class _Walk:
             uname=self._users.get(status.st_uid, ""),
             gname=self._groups.get(status.st_gid, ""),
             size=status.st_size if kind is Kind.FILE else 0,
-            target=os.readlink(name) if kind is Kind.SYMLINK else None,
+            target=read_link(name) if kind is Kind.SYMLINK else None,
             device=device_of(status),
         )
         return self._kept(folder, name, entry) if claim is Claim.ROLE else entry
 
     def _kept(self, folder: int, name: bytes, entry: Entry) -> Entry:
-        """The entry with what only an overlay needs. If it is no file any more, that will be noticed."""
-        entry = replace(entry, xattrs=read_attributes(name))
+        """The entry with what only an overlay needs.
+
+        Raises:
+            FileNotFoundError, UnsafePath: when it is of another kind by now, or gone.
+        """
+        entry = replace(entry, xattrs=self._attributes(name, entry.path))
         if entry.kind is Kind.FOLDER:
             with opened_folder(folder, name) as descriptor:
                 return replace(entry, flags=read_flags(descriptor))
         if entry.kind is not Kind.FILE:
             return entry
-        try:
-            with opened_file(folder, name) as descriptor:
-                digest, size = hashlib.sha256(), 0
-                for piece in chunks(descriptor):
-                    digest.update(piece)
-                    size += len(piece)
-                flags = read_flags(descriptor)
-        except FileNotFoundError:
-            return entry
+        with opened_file(folder, name) as descriptor:
+            digest, size = hashlib.sha256(), 0
+            for piece in chunks(descriptor):
+                digest.update(piece)
+                size += len(piece)
+            flags = read_flags(descriptor)
         return replace(entry, size=size, sha256=digest.hexdigest(), flags=flags)
+
+    def _attributes(self, name: bytes, path: bytes) -> Attributes:
+        return read_attributes(
+            name,
+            lambda attribute, why: self.warnings.append(
+                f"{printable(path)} has an attribute that {why} and is not captured: {printable(attribute)}"
+            ),
+        )
 
     def _claim(self, path: bytes) -> Claim:
         if name_of(path) == STAGING:

@@ -43,6 +43,10 @@ class Identities:
 
     keys: tuple[_Identity, ...] = field(repr=False)
 
+    def unseal(self, sealed: BinaryIO, out: BinaryIO, name: str) -> None:
+        """Open a sealed member; see `unseal` below."""
+        unseal(sealed, out, self, name)
+
 
 # --- recipients -----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,8 @@
 """Ed25519 keys in OpenSSH's files, and signatures that `ssh-keygen -Y verify` accepts.
 
-The only importer of `cryptography`. The formats are in `sshwire`, who is trusted for what in `trust`.
+The only importer of `cryptography`. Its reader and writer of key files is imported where there is such a file: most
+commands only verify, and all its ciphers take a while to load. The formats are in `sshwire`, who is trusted for what in
+`trust`.
 """
 
 import os
@@ -11,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from etsclone.errors import KeyRefused, SignatureInvalid
@@ -57,6 +58,8 @@ class SigningKey:
 
     def in_the_clear(self) -> bytes:
         """The private key as an OpenSSH file without a passphrase. It must not leave memory."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
+
         return self.private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.OpenSSH,
@@ -76,9 +79,11 @@ def generate_key(path: Path, passphrase: bytes | None = None, comment: str = "")
         The line of the public key, as in the `.pub` file.
 
     Raises:
-        KeyRefused: when one of the files exists already.
+        KeyRefused: when one of the files exists already, or others could read the private one.
         OSError: when they cannot be written.
     """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
+
     public_path = path.with_name(f"{path.name}.pub")
     if os.path.lexists(public_path):
         raise KeyRefused(
@@ -115,9 +120,11 @@ def parse_private_key(path: Path, data: bytes, ask_passphrase: Callable[[], byte
     Raises:
         KeyRefused: when it is no OpenSSH private key, is not Ed25519, or the passphrase is wrong.
     """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
+
     try:
         try:
-            private = serialization.load_ssh_private_key(data, None)
+            private: object = serialization.load_ssh_private_key(data, None)
         except TypeError:  # the documented way to say: this key is encrypted
             private = _decrypt(path, data, ask_passphrase())
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -182,7 +189,9 @@ def verify(
     return trust.signer_for(check(message, armored).key, role, NAMESPACE, at)
 
 
-def _decrypt(path: Path, data: bytes, passphrase: bytes) -> serialization.SSHPrivateKeyTypes:
+def _decrypt(path: Path, data: bytes, passphrase: bytes) -> object:
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see above
+
     try:
         return serialization.load_ssh_private_key(data, passphrase)
     except (ValueError, TypeError) as error:
@@ -201,7 +210,7 @@ def read_private(path: Path) -> bytes:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             # The same rule as ssh's: a key of our own that others can read is no secret any more.
-            if status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) & 0o077:
+            if _others_may_read(status):
                 raise KeyRefused(
                     f"others can read the private key {path}", hint=f"chmod 600 {path}"
                 )
@@ -212,6 +221,10 @@ def read_private(path: Path) -> bytes:
         ) from error
 
 
+def _others_may_read(status: os.stat_result) -> bool:
+    return status.st_uid == os.getuid() and bool(stat.S_IMODE(status.st_mode) & 0o077)
+
+
 def _write_new(path: Path, data: bytes, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -220,6 +233,12 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
             f"{path} exists already", hint="choose another name: keys are never overwritten"
         ) from error
     with open(descriptor, "wb") as file:
+        if not mode & 0o077 and _others_may_read(os.fstat(descriptor)):
+            path.unlink()
+            raise KeyRefused(
+                f"others could read {path}: its filesystem does not keep modes, as on sticks with FAT or exFAT",
+                hint="make the key on a filesystem that does: ext4, xfs, btrfs",
+            )
         file.write(data)
         file.flush()
         os.fsync(descriptor)

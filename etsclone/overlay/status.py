@@ -49,6 +49,8 @@ def same(before: os.stat_result, after: os.stat_result) -> bool:
         and before.st_size == after.st_size
         and before.st_dev == after.st_dev
         and before.st_mode == after.st_mode
+        and before.st_uid == after.st_uid
+        and before.st_gid == after.st_gid
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from etsclone.errors import FormatError, SignatureInvalid, TrustRefused
+from etsclone.errors import FormatError, KeyUntrusted, TrustRefused
 from etsclone.model.brd import NAMESPACE, Signer, check_name
 from etsclone.overlay.sshwire import (
     KEY_TYPE,
@@ -104,7 +104,7 @@ class Trust:
 
         Raises:
             TrustRefused: when the file lists nobody.
-            SignatureInvalid: when the key is revoked, unknown, or listed for other roles, namespaces or times.
+            KeyUntrusted: when the key is revoked, unknown, or listed for other roles, namespaces or times.
         """
         if not self.listings:
             raise TrustRefused(
@@ -113,9 +113,10 @@ class Trust:
             )
         name = fingerprint(key)
         if key in self.revoked:
-            raise SignatureInvalid(
+            raise KeyUntrusted(
                 f"signed by a revoked key: {name}",
-                hint="whoever has that key could have made this: take a generation that another key signed",
+                hint="whoever has that key could have made this: take a generation that another key signed, or"
+                " capture anew; then `etsclone brd prune --drop-unverified` lets it go",
             )
         mine = [
             listing for listing in self.listings if listing.key == key and not listing.authority
@@ -212,10 +213,11 @@ def _with_role(text: str, listing: Listing, role: str) -> str:
     return "\n".join(lines)
 
 
-def _untrusted(message: str) -> SignatureInvalid:
-    return SignatureInvalid(
+def _untrusted(message: str) -> KeyUntrusted:
+    return KeyUntrusted(
         f"not signed by a trusted key: {message}",
-        hint="if you know this key, list it for the role with `etsclone brd trust`; else do not use this overlay",
+        hint="if you know this key, list it for the role with `etsclone brd trust`; else do not use this"
+        " overlay: capture anew, then `etsclone brd prune --drop-unverified` lets it go",
     )
 
 

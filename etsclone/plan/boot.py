@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from etsclone.model.fit import How, Place
-from etsclone.model.plan import Write
+from etsclone.model.write import Write
 from etsclone.units import SECTOR
 
 _CODE = 440

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from etsclone.errors import QuarantineRefused
 from etsclone.model.disk import Disk, Partition
 from etsclone.model.extents import Extent, Extents
+from etsclone.model.ids import Identify
 from etsclone.model.plan import (
     PIECE,
     PLAIN,
@@ -17,14 +19,18 @@ from etsclone.model.plan import (
     CopyMode,
     CreateImage,
     Erase,
+    Grow,
     Growth,
     Seal,
     Unused,
     UsedMap,
-    Write,
+    Withhold,
 )
 from etsclone.model.view import AS_IT_IS, View
+from etsclone.model.write import Write
 from etsclone.plan.gpt import relocate
+from etsclone.plan.quarantine import check_room
+from etsclone.plan.tableids import identified_head
 from etsclone.units import KIB, MIB, align_down, align_up
 
 HEAD_SIZE = MIB
@@ -50,6 +56,15 @@ def content_partitions(disk: Disk) -> tuple[Partition, ...]:
     )
 
 
+def place_on_target(part: Partition, grow: Grow | None) -> Extent:
+    """Where a partition of the source is on the target, in bytes."""
+    if grow and part.number == grow.partition:
+        return grow.place
+    if grow and grow.moved and part.number == grow.moved.partition:
+        return grow.moved.new
+    return part.extent
+
+
 def is_extended(label: str, partition: Partition) -> bool:
     """Whether a partition is the frame of an MBR's logical partitions."""
     return label == "dos" and partition.type in _EXTENDED
@@ -64,6 +79,7 @@ def plan_clone(
     wishes: CloneWishes = PLAIN,
     fingerprint: str = "",
     growth: Growth | None = None,
+    identify: Identify | None = None,
     view: View = AS_IT_IS,
 ) -> ClonePlan:
     """Decide what is copied and in which order.
@@ -76,6 +92,7 @@ def plan_clone(
         wishes: what else the user asks for.
         fingerprint: of the source, for its record.
         growth: the larger layout that the target gets; None for the source's.
+        identify: the identifiers that the target gets; None for the source's.
         view: which bytes of the source are read elsewhere.
 
     Returns:
@@ -83,8 +100,10 @@ def plan_clone(
 
     Raises:
         FormatError: when the source has a GPT that is not intact.
+        QuarantineRefused: when it is to end in quarantine, and there is no room for that.
     """
     head = (growth.head if growth else head)[: _head_size(source)]
+    head = identified_head(head, source, identify) if identify else head
     maps = _without_moved(maps, growth)
     label = source.table.label if source.table else ""
     tail: tuple[Write, ...] = ()
@@ -116,9 +135,37 @@ def plan_clone(
         ),
         *((CheckSnapshots(view.devices),) if view.devices else ()),
         *((growth.step,) if growth else ()),
-        Seal((*tail, *(growth.seals if growth else ()), *head_writes(head))),
+        *((identify,) if identify else ()),
+        *_ending(source, head, tail, copied, growth, wishes),
     )
     return ClonePlan(source, target, tuple(maps), steps, fingerprint, view=view)
+
+
+def _ending(
+    source: Disk,
+    head: bytes,
+    tail: tuple[Write, ...],
+    copied: Extents,
+    growth: Growth | None,
+    wishes: CloneWishes,
+) -> tuple[CloneStep, ...]:
+    """What makes the target a disk, or puts it into quarantine."""
+    logical = growth.seals if growth else ()
+    if not wishes.quarantine:
+        return (Seal((*tail, *logical, *head_writes(head))),)
+    if source.table is None:
+        raise QuarantineRefused(
+            f"{source.path} has no partition table that could be withheld",
+            hint="clone without --quarantine",
+        )
+    parts = content_partitions(source)
+    check_room(head, source.sector_size, len(parts))
+    places = (place_on_target(part, growth.step if growth else None) for part in parts)
+    first = Extents.of(
+        Extent(place.start, min(place.start + _SUPERBLOCKS, place.end)) for place in places
+    )
+    # Nothing is known of what was not copied: a disk may give back something else each time.
+    return (*((Seal(logical),) if logical else ()), Withhold(head, first & copied))
 
 
 def _beginnings(maps: Sequence[UsedMap]) -> Extents:

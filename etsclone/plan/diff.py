@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from etsclone.model.diff import Change, Comparison, Difference, Meaning, PackageChange
 from etsclone.model.packages import Package
 from etsclone.model.scope import Claim, Scope
-from etsclone.model.tree import Entry, Kind, ancestors
+from etsclone.model.tree import Entry, Kind, Tree, ancestors
 from etsclone.plan.versions import package_changes
 
 MANY = 10_000
@@ -17,11 +17,11 @@ MANY = 10_000
 _RECORD = re.compile(rb"/var/lib/dpkg/info/([A-Za-z0-9][A-Za-z0-9+.-]*)(?::[a-z0-9-]+)?\.[a-z0-9]+")
 """What dpkg keeps of one package."""
 
-_RECORDS = re.compile(
+_RECORDS = (
     rb"/var/lib/dpkg/(?:info|(?:status|available|diversions)(?:-old)?|triggers/.*|lock.*)"
     rb"|/var/lib/apt/extended_states|/(?:var/lib|usr/lib/sysimage)/rpm/.*"
 )
-"""What a package manager writes whenever a package comes or goes."""
+"""What a package manager writes whenever a package comes or goes. Not compiled before a package did."""
 
 
 def compare(
@@ -29,6 +29,7 @@ def compare(
     scopes: Sequence[Scope],
     before: Sequence[Package] = (),
     after: Sequence[Package] = (),
+    held: tuple[Tree, Tree] = ({}, {}),
 ) -> Comparison:
     """Sort what differs by what it means.
 
@@ -38,10 +39,14 @@ def compare(
         scopes: those of the two sides; one when both have the same. What counts as kept is what all of them claim.
         before: the packages of the first side.
         after: those of the second; when one side's are not known, both must be empty.
+        held: what the payloads of the two sides hold, for what no inventory tells; empty when the same or not known.
     """
     sorter = _Sorter(scopes, package_changes(before, after))
+    words = unlisted(*held)
     for left, right in pairs:
-        sorter.add(left, right)
+        sorter.add(left, right, words.pop(left.path, ()) if left and right else ())
+    for path, rest in words.items():  # of these, the inventories are the same
+        sorter.add(held[0][path], held[1][path], rest)
     return sorter.comparison()
 
 
@@ -55,8 +60,13 @@ def meaning_of(path: bytes, scopes: Sequence[Scope]) -> Meaning:
     return Meaning.SCOPE if claims == {Claim.ROLE} else Meaning.UNCLAIMED
 
 
+def is_package_record(path: bytes) -> bool:
+    """Whether a package manager writes this file whenever a package comes or goes."""
+    return re.fullmatch(_RECORDS, path) is not None
+
+
 def what_differs(before: Entry, after: Entry) -> tuple[str, ...]:
-    """In which words two entries of one path differ; extended attributes are in no inventory, and not looked at."""
+    """In which words two entries of one path differ, as far as an inventory tells: `unlisted` has the others."""
     if before.kind is not after.kind:
         return ("kind",)
     content = (
@@ -77,6 +87,36 @@ def what_differs(before: Entry, after: Entry) -> tuple[str, ...]:
     return tuple(word for word, differs in words.items() if differs)
 
 
+def unlisted(before: Tree, after: Tree) -> dict[bytes, tuple[str, ...]]:
+    """In which words paths differ that are of one kind in both payloads, as far as no inventory tells.
+
+    `attributes` are the extended ones, ACLs and capabilities among them; `links` says that a file has other names.
+    """
+    names = _linked_names(before), _linked_names(after)
+    found: dict[bytes, tuple[str, ...]] = {}
+    for path, left in before.items():
+        right = after.get(path)
+        if right is None or left.kind is not right.kind:
+            continue
+        words = {
+            "attributes": left.xattrs != right.xattrs,
+            "links": names[0].get(path) != names[1].get(path),
+        }
+        if any(words.values()):
+            found[path] = tuple(word for word, differs in words.items() if differs)
+    return found
+
+
+def _linked_names(tree: Tree) -> Mapping[bytes, set[bytes]]:
+    """All names of each file that has more than one, by each of them."""
+    names: dict[bytes, set[bytes]] = {}
+    for path, entry in tree.items():
+        if entry.link_to:
+            names[path] = names.setdefault(entry.link_to, {entry.link_to})
+            names[path].add(path)
+    return names
+
+
 class _Sorter:
     """Takes differing paths one by one, and keeps few lines of them."""
 
@@ -87,17 +127,18 @@ class _Sorter:
         self._owned: Counter[str] = Counter()
         self._lines = {meaning: _Lines() for meaning in Meaning}
 
-    def add(self, before: Entry | None, after: Entry | None) -> None:
+    def add(self, before: Entry | None, after: Entry | None, more: tuple[str, ...]) -> None:
+        """Sort one path; `more` are words beyond those of `what_differs`."""
         entry = after or before
         if entry is None:
             return
         change = Change.ADDED if after else Change.REMOVED
         what: tuple[str, ...] = ()
         if before and after:
-            change, what = Change.CHANGED, what_differs(before, after)
+            change, what = Change.CHANGED, what_differs(before, after) + more
             if not what:
                 return
-        meaning = Meaning.TIME if what == ("time",) else meaning_of(entry.path, self._scopes)
+        meaning = Meaning.TIME if what == ("time",) else self._meaning(before, after, entry.path)
         difference = Difference(entry.path, change, entry.kind, what)
         owner = None
         if meaning is Meaning.UNCLAIMED and self._changed:
@@ -107,6 +148,12 @@ class _Sorter:
         else:
             self._owned[owner] += 1
             self._lines[meaning].owned(difference)
+
+    def _meaning(self, before: Entry | None, after: Entry | None, path: bytes) -> Meaning:
+        meaning = meaning_of(path, self._scopes)
+        kinds = {side.kind for side in (before, after) if side}
+        # No overlay holds a socket: it means nothing without its process.
+        return Meaning.VOLATILE if meaning is Meaning.SCOPE and kinds == {Kind.SOCKET} else meaning
 
     def comparison(self) -> Comparison:
         packages = tuple(
@@ -123,7 +170,7 @@ class _Sorter:
         for name in named:
             if name in self._changed:
                 return name
-        return "" if _RECORDS.fullmatch(path) else None
+        return "" if is_package_record(path) else None
 
 
 class _Lines:

@@ -21,7 +21,8 @@ from etsclone.model.fit import (
     MakeFilesystem,
     Place,
 )
-from etsclone.model.plan import PIECE, Copy, Erase, Seal, Write
+from etsclone.model.plan import PIECE, Copy, Erase, Seal
+from etsclone.model.write import Write
 from etsclone.plan import gpt, mbr
 from etsclone.plan.boot import moved_loader
 from etsclone.plan.clone import HEAD_SIZE, edges, head_writes, is_extended

@@ -8,10 +8,11 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent
-from etsclone.model.plan import Write
+from etsclone.model.write import Write
 
 _HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 _SIGNATURE = b"EFI PART"
@@ -99,7 +100,7 @@ def relocate(head: bytes, sector_size: int, disk_size: int) -> tuple[bytes, Writ
     primary, new_head = header, head
     if header.other_lba != last_lba:
         primary = replace(header, other_lba=last_lba, last_usable=last_lba - entry_sectors - 1)
-        new_head = _protective(head, last_lba)
+        new_head = protective(head, last_lba)
         new_head = new_head[:sector_size] + primary.encode() + new_head[2 * sector_size :]
     backup = replace(primary, own_lba=last_lba, other_lba=1, entries_lba=last_lba - entry_sectors)
     tail = entries.ljust(entry_sectors * sector_size, b"\0") + backup.encode()
@@ -127,24 +128,36 @@ def placed(head: bytes, sector_size: int, places: Mapping[int, Extent]) -> bytes
         FormatError: when the head holds no intact GPT, or one without such a partition.
     """
     header, found = _parse(head, sector_size)
-    (entry_size,) = struct.unpack_from("<I", header.raw, 84)
     entries = bytearray(found)
     for number, place in places.items():
-        position = (number - 1) * entry_size
-        if not 0 <= position < len(entries) or not any(entries[position : position + 16]):
-            raise FormatError(f"the GPT has no partition {number}")
         # An entry (table 5.6): type and unique GUID, first LBA at 32, last LBA (inclusive) at 40.
         first, last = place.start // sector_size, place.end // sector_size - 1
-        struct.pack_into("<QQ", entries, position + 32, first, last)
-    sector = replace(header, entries_crc=zlib.crc32(entries)).encode()
-    start = header.entries_lba * sector_size
-    changed = head[:sector_size] + sector + head[2 * sector_size :]
-    return changed[:start] + bytes(entries) + changed[start + len(entries) :]
+        struct.pack_into("<QQ", entries, _entry(header, entries, number) + 32, first, last)
+    return _with_entries(head, sector_size, header, bytes(entries))
+
+
+def identified(head: bytes, sector_size: int, disk: UUID, partitions: Mapping[int, UUID]) -> bytes:
+    """Give a disk and its partitions (by number) other GUIDs; the rest, and what is returned, is as for `placed`."""
+    header, found = _parse(head, sector_size)
+    entries = bytearray(found)
+    for number, guid in partitions.items():
+        at = _entry(header, entries, number) + 16
+        entries[at : at + 16] = guid.bytes_le
+    return _with_entries(head, sector_size, replace(header, guid=disk.bytes_le), bytes(entries))
 
 
 def is_hybrid(head: bytes) -> bool:
     """Whether the protective MBR lists partitions too, whose places would have to change with those of the GPT."""
     return any(head[at + 4] not in {0, 0xEE} for at in range(446, 510, 16))
+
+
+def protective(head: bytes, last_lba: int) -> bytes:
+    """A head whose protective MBR spans the disk up to an LBA, or as much of it as 32 bits can say (UEFI 5.2.3)."""
+    for entry in range(446, 510, 16):
+        if head[entry + 4] == 0xEE and head[entry + 8 : entry + 12] == struct.pack("<I", 1):
+            length = struct.pack("<I", min(last_lba, 0xFFFFFFFF))
+            return head[: entry + 12] + length + head[entry + 16 :]
+    return head
 
 
 def _parse(head: bytes, sector_size: int) -> tuple[GptHeader, bytes]:
@@ -159,10 +172,17 @@ def _parse(head: bytes, sector_size: int) -> tuple[GptHeader, bytes]:
     return header, entries
 
 
-def _protective(head: bytes, last_lba: int) -> bytes:
-    # The protective MBR's one entry spans the disk, or as much of it as 32 bits can say (UEFI 5.2.3).
-    for entry in range(446, 510, 16):
-        if head[entry + 4] == 0xEE and head[entry + 8 : entry + 12] == struct.pack("<I", 1):
-            length = struct.pack("<I", min(last_lba, 0xFFFFFFFF))
-            return head[: entry + 12] + length + head[entry + 16 :]
-    return head
+def _entry(header: GptHeader, entries: bytes | bytearray, number: int) -> int:
+    """Where the entry of a partition begins."""
+    (entry_size,) = struct.unpack_from("<I", header.raw, 84)
+    position: int = (number - 1) * entry_size
+    if not 0 <= position < len(entries) or not any(entries[position : position + 16]):
+        raise FormatError(f"the GPT has no partition {number}")
+    return position
+
+
+def _with_entries(head: bytes, sector_size: int, header: GptHeader, entries: bytes) -> bytes:
+    sector = replace(header, entries_crc=zlib.crc32(entries)).encode()
+    start = header.entries_lba * sector_size
+    changed = head[:sector_size] + sector + head[2 * sector_size :]
+    return changed[:start] + entries + changed[start + len(entries) :]

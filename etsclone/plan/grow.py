@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from etsclone.errors import GrowRefused
 from etsclone.model.disk import Disk, Partition
 from etsclone.model.extents import Extent, Extents
-from etsclone.model.plan import Grow, Growth, Moved, Write
+from etsclone.model.plan import Grow, Growth, Moved
+from etsclone.model.write import Write
 from etsclone.plan import gpt, mbr
 from etsclone.plan.clone import content_partitions, is_extended
 from etsclone.units import KIB, MIB, align_down

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from etsclone.model.disk import Disk, PartitionTable, Use
 from etsclone.model.plan import Guard, Refusal
+from etsclone.model.quarantine import IN_QUARANTINE
 from etsclone.units import human
 
 _SYSTEM_MOUNTS = frozenset(
@@ -40,8 +41,21 @@ def clone_refusals(
 
 
 def damage_refusals(source: Disk) -> tuple[Refusal, ...]:
-    """Why `source` can be no whole and sound disk; empty when it may be one."""
+    """Why `source` can be no whole and sound disk, or is none yet; empty when it may be one."""
     return tuple(_damage_refusals(source))
+
+
+def quarantine_refusals(disk: Disk) -> tuple[Refusal, ...]:
+    """Why a disk cannot be used yet: it is a clone in quarantine."""
+    if disk.content.type != IN_QUARANTINE:
+        return ()
+    return (
+        Refusal(
+            Guard.QUARANTINE,
+            f"{disk.path} is a clone in quarantine",
+            f"`etsclone release {disk.path}` makes it a disk like others",
+        ),
+    )
 
 
 def _target_refusals(target: Disk) -> Iterator[Refusal]:
@@ -64,7 +78,8 @@ def _target_refusals(target: Disk) -> Iterator[Refusal]:
         yield Refusal(
             Guard.HELD,
             f"{target.path} is held by another device ({_list(held)})",
-            "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close",
+            "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close;"
+            f" what a killed etsclone left, `etsclone umount {target.path}` closes",
         )
     if target.read_only:
         yield Refusal(
@@ -96,6 +111,7 @@ def _source_refusals(source: Disk) -> Iterator[Refusal]:
 
 
 def _damage_refusals(source: Disk) -> Iterator[Refusal]:
+    yield from quarantine_refusals(source)
     missing = max((part.end - source.size for part in source.partitions), default=0)
     if missing > 0:
         yield Refusal(
@@ -150,4 +166,7 @@ def _or_fit(source: Disk, target: Disk) -> str:
 
 
 def _list(uses: list[Use]) -> str:
-    return ", ".join(f"{use.device} {use.how} {use.where}".rstrip() for use in uses)
+    words = {"held": "held by"}
+    return ", ".join(
+        f"{use.device} {words.get(use.how, use.how)} {use.where}".rstrip() for use in uses
+    )

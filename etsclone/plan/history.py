@@ -1,10 +1,13 @@
 """Whether the generations of a role are one whole history. Pure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 from etsclone.errors import StoreForked
 from etsclone.model.history import Flaw, Known, Link, Problem
+
+_UNVERIFIED = (Flaw.DAMAGED, Flaw.UNTRUSTED)
 
 
 def problems(role: str, links: Sequence[Link], known: Known | None) -> tuple[Problem, ...]:
@@ -29,6 +32,39 @@ def problems(role: str, links: Sequence[Link], known: Known | None) -> tuple[Pro
     return tuple(sorted(found, key=lambda problem: problem.generation))
 
 
+def vouched(links: Sequence[Link]) -> Iterator[Link]:
+    """Those of a role's generations, newest first, that do not verify although a later one which does vouches for them.
+
+    It follows exactly the header that is here, itself or by way of others. So that header may stay as a link of the
+    chain, whoever signed it; of the content it says nothing.
+
+    Args:
+        links: all generations that are there, pruned ones too, oldest first.
+    """
+    followed: set[tuple[int, str]] = set()
+    for link in reversed(links):
+        previous = link.previous
+        if link.problem and link.claimed:
+            name, previous = link.claimed
+            if link.problem.flaw not in _UNVERIFIED or (link.number, name) not in followed:
+                continue
+            yield link
+        if previous:
+            followed.add((link.number - 1, previous))
+
+
+def settled(links: Sequence[Link]) -> tuple[Link, ...]:
+    """The same history, in which headers that are vouched for are no problem: what their keys signed is gone."""
+    known = {
+        link: replace(
+            link, problem=None, vouched=True, digest=link.claimed[0], previous=link.claimed[1]
+        )
+        for link in vouched(links)
+        if link.claimed and link.pruned and link.problem and link.problem.flaw is Flaw.UNTRUSTED
+    }
+    return tuple(known.get(link, link) for link in links)
+
+
 def copies(source: Sequence[Link], target: Sequence[Link]) -> tuple[Link, ...]:
     """Which generations of a role `target` lacks, oldest first; what it pruned it does not lack.
 
@@ -39,22 +75,29 @@ def copies(source: Sequence[Link], target: Sequence[Link]) -> tuple[Link, ...]:
     Raises:
         StoreForked: when the target has one that the source does not have, or another one of that number.
     """
-    digests = {link.number: link.digest for link in source if link.digest}
-    unread = {link.number for link in source} - set(digests)
+    numbers, digests = {link.number for link in source}, _digests(source)
+    theirs = _digests(target)
     for link in target:
-        if link.number not in digests and link.number not in unread:
+        number = link.number
+        if number not in numbers:
             raise StoreForked(
                 f"{link.path} is not in the store that is to be copied",
                 hint="copy the other way first, or take an empty folder",
             )
-        if link.digest and digests.get(link.number, link.digest) != link.digest:
+        if number in digests and theirs.get(number, digests[number]) != digests[number]:
             raise StoreForked(
-                f"{link.path} is another generation {link.number} of {link.role} than that of the store that is to be"
+                f"{link.path} is another generation {number} of {link.role} than that of the store that is to be"
                 " copied",
                 hint="both stores were captured into, each without the other: keep both, or take an empty folder",
             )
     there = {link.number for link in target}
     return tuple(link for link in source if link.number not in there)
+
+
+def _digests(links: Sequence[Link]) -> dict[int, str]:
+    """The digests of a history's generations. That of one that cannot be read is told by the one that follows it."""
+    told = {link.number - 1: link.previous for link in links if link.previous}
+    return told | {link.number: link.digest for link in links if link.digest}
 
 
 def _twins(same: Sequence[Link]) -> Iterator[Problem]:
@@ -111,7 +154,8 @@ def _forgotten(role: str, links: Sequence[Link], known: Known) -> Iterator[Probl
         yield Problem(Flaw.ROLLBACK, role, number, older(number, newest))
     digests = {link.digest for link in links if link.number == number and link.digest}
     if digests and known.digest not in digests:
-        yield Problem(Flaw.FORK, role, number, _another(number))
+        hint = "if this one is right, and the other was given up: --accept; else find the store of the other"
+        yield Problem(Flaw.FORK, role, number, _another(number), hint=hint)
 
 
 def not_newest(here: Known, known: Known | None) -> str:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent
-from etsclone.model.plan import Write
+from etsclone.model.write import Write
 
 MAX_SECTORS = 0xFFFFFFFF
 """Starts and sizes have 32 bits."""
 
 FIRST_LOGICAL = 5
 
+_IDENTIFIER = 440
 _ENTRIES = 446
 _ENTRY = 16
 _SIGNATURE = b"\x55\xaa"
@@ -80,6 +81,11 @@ def placed(head: bytes, sector_size: int, places: Mapping[int, Extent]) -> bytes
             start, count = place.start // sector_size, place.size // sector_size
             head = _with_entry(head, number - 1, start, count, first=start)
     return head
+
+
+def identified(head: bytes, identifier: int) -> bytes:
+    """Give a disk another identifier, of 32 bits; those of its partitions are made of it."""
+    return head[:_IDENTIFIER] + struct.pack("<I", identifier) + head[_IDENTIFIER + 4 :]
 
 
 def enlarged(chain: tuple[Link, ...], sector_size: int, end: int) -> tuple[Write, ...]:

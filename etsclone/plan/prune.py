@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from etsclone.model.history import Link
+from etsclone.plan.history import vouched
 
 _NEWEST = "newest"
 
@@ -29,23 +30,31 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What happens to the generations of one role: `kept` stay whole, of `pruned` the headers stay.
+    """What happens to the generations of one role: `kept` stay whole, of `pruned` and `dropped` the headers stay.
 
-    `damaged` ones, which do not verify, are neither counted nor touched.
+    Those that do not verify are not counted: `dropped` ones go because of that, `damaged` ones are not touched.
     """
 
     role: str
     kept: tuple[Kept, ...]
     pruned: tuple[Link, ...]
     damaged: tuple[Link, ...]
+    dropped: tuple[Link, ...] = ()
+
+    @property
+    def going(self) -> tuple[Link, ...]:
+        """All of which only the headers stay, oldest first."""
+        return tuple(sorted((*self.pruned, *self.dropped), key=lambda link: link.number))
 
     @property
     def freed(self) -> int:
         """How many bytes pruning gives back."""
-        return sum(link.size - link.header_size for link in self.pruned)
+        return sum(link.size - link.header_size for link in self.going)
 
 
-def plan_prune(role: str, links: Sequence[Link], policy: Policy) -> PrunePlan:
+def plan_prune(
+    role: str, links: Sequence[Link], policy: Policy | None, *, drop: bool = False
+) -> PrunePlan:
     """Plan the pruning of a role.
 
     The newest generation always stays. As with restic, the oldest one counts for each rule that has not kept as many
@@ -54,15 +63,18 @@ def plan_prune(role: str, links: Sequence[Link], policy: Policy) -> PrunePlan:
     Args:
         role: the role.
         links: its history, oldest first; only what verified is counted and pruned.
-        policy: what to keep.
+        policy: what to keep; None: all that verifies.
+        drop: let also go what does not verify, where a later generation vouches for the header that stays.
     """
     whole = [link for link in links if not link.pruned and link.problem is None]
-    reasons = _reasons(whole, policy)
+    reasons = _reasons(whole, policy or Policy(last=len(whole)))
+    dropped = tuple(link for link in vouched(links) if not link.pruned)[::-1] if drop else ()
     return PrunePlan(
         role,
         tuple(Kept(link, reasons[link]) for link in whole if reasons[link]),
         tuple(link for link in links if link.unfinished or (link in reasons and not reasons[link])),
-        tuple(link for link in links if link.problem),
+        tuple(link for link in links if link.problem and link not in dropped),
+        dropped,
     )
 
 

@@ -39,6 +39,7 @@ _PUBLIC = ("/etc/passwd", "/etc/**/*.pub")
 """What is none although its name looks like it."""
 
 _FOR_OTHERS = 0o004
+_FOLDER_FOR_OTHERS = 0o005
 _PRIVATE_KEY = re.compile(
     rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|AGE-SECRET-KEY-1", re.IGNORECASE
 )
@@ -70,6 +71,11 @@ def secret_paths(more: Iterable[str] = ()) -> re.Pattern[bytes]:
     return re.compile(b"|".join(b"(?:" + part + b")" for part in parts), re.DOTALL)
 
 
+def is_hidden(folders: Iterable[Entry]) -> bool:
+    """Whether one of the folders on the way to a file keeps others out."""
+    return any(folder.mode & _FOLDER_FOR_OTHERS != _FOLDER_FOR_OTHERS for folder in folders)
+
+
 def is_secret(
     entries: Iterable[Entry], contents: Iterable[bytes], paths: re.Pattern[bytes]
 ) -> bool:
@@ -87,4 +93,4 @@ def masked(line: str) -> str:
 
 
 def _any_of(patterns: Iterable[str]) -> bytes:
-    return b"|".join(b"(?:" + pattern_regex(pattern).pattern + b")" for pattern in patterns)
+    return b"|".join(b"(?:" + pattern_regex(pattern) + b")" for pattern in patterns)

@@ -16,10 +16,11 @@ MOST = 256 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A file on one side and its content."""
+    """A file on one side and its content; `hidden` when a folder on its way keeps others out."""
 
     entry: Entry
     content: bytes
+    hidden: bool = False
 
 
 def text_diff(
@@ -39,7 +40,10 @@ def text_diff(
     sides = [side for side in (before, after) if side]
     path = sides[0].entry.path
     contents = [side.content for side in sides]
-    if secrets and is_secret((side.entry for side in sides), contents, secrets):
+    if secrets and (
+        any(side.hidden for side in sides)
+        or is_secret((side.entry for side in sides), contents, secrets)
+    ):
         return TextDiff(path, Shown.SECRET)
     if any(side.entry.size > MOST for side in sides):
         return TextDiff(path, Shown.LARGE, _digests(before, after))

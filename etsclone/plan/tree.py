@@ -1,6 +1,6 @@
 """What must happen to a tree so that its scope becomes what an overlay holds. Trees in, a plan or a refusal out."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,6 +27,10 @@ class Action(Enum):
     """A folder keeps what it holds and gets other metadata."""
 
 
+MADE = (Action.PARENT, Action.CREATE, Action.REPLACE)
+"""The actions after which something new stands at a path."""
+
+
 @dataclass(frozen=True, slots=True)
 class TreeChange:
     """One change, with its reason for people. `entry` is what will stand there; None: nothing, or a plain folder."""
@@ -50,7 +54,13 @@ class TreePlan:
         return "\n".join(map(str, self.changes))
 
 
-def plan_tree(current: Tree, wanted: Tree, scope: Scope, outside: Tree) -> TreePlan:
+def plan_tree(
+    current: Tree,
+    wanted: Tree,
+    scope: Scope,
+    outside: Tree,
+    kept: Collection[bytes] = (),
+) -> TreePlan:
     """Plan how the scope of a disk becomes exactly what an overlay holds.
 
     Args:
@@ -58,6 +68,7 @@ def plan_tree(current: Tree, wanted: Tree, scope: Scope, outside: Tree) -> TreeP
         wanted: the overlay's tree; sockets in it are ignored. Its folders in the scope are in it.
         scope: of the signed header; the one that `current` was scanned with.
         outside: what stands around the scope on the disk (`Scan.outside`).
+        kept: staging folders that hold what earlier rebuilds keep, and that stay.
 
     Raises:
         ScopeConflict: when a folder must go that holds something outside of the scope.
@@ -65,7 +76,7 @@ def plan_tree(current: Tree, wanted: Tree, scope: Scope, outside: Tree) -> TreeP
     """
     planner = _Planner(current, _without_sockets(wanted), scope, outside)
     return TreePlan(
-        (*planner.clears(), *planner.removals(), *planner.creations(), *planner.retouches())
+        (*planner.clears(kept), *planner.removals(), *planner.creations(), *planner.retouches())
     )
 
 
@@ -100,10 +111,10 @@ class _Planner:
             _inode(entry) for path, entry in wanted.items() if _difference(current.get(path), entry)
         }
 
-    def clears(self) -> Iterator[TreeChange]:
+    def clears(self, kept: Collection[bytes]) -> Iterator[TreeChange]:
         """What an interrupted rebuild left."""
         for path in sorted(self._outside):
-            if name_of(path) == STAGING:
+            if name_of(path) == STAGING and path not in kept:
                 yield TreeChange(Action.CLEAR, path, "left by an interrupted rebuild")
 
     def removals(self) -> Iterator[TreeChange]:

@@ -19,6 +19,7 @@ from etsclone.errors import (
     EtscloneError,
     StoreFull,
     StoreRefused,
+    TargetChanged,
     medium_error,
 )
 from etsclone.units import MIB
@@ -77,7 +78,7 @@ def aside_name(name: str) -> str:
 class NewFile:
     """A file (mode 0600) that is written aside and gets its name only when it is complete. See `aside`."""
 
-    __slots__ = ("_replace", "committed", "file", "target")
+    __slots__ = ("_made", "_replace", "committed", "file", "target")
 
     def __init__(self, target: Path, *, replace: bool) -> None:
         self.target = target
@@ -86,6 +87,7 @@ class NewFile:
         with typed_errors(target):
             self._temporary.unlink(missing_ok=True)
             self.file = io.BufferedWriter(_TypedFile(self._temporary, target))
+            self._made = os.fstat(self.file.fileno())
 
     @property
     def _temporary(self) -> Path:
@@ -95,7 +97,7 @@ class NewFile:
         """Give the file its name, once it is safe on the medium.
 
         Raises:
-            StoreRefused: when the name is taken and must not be.
+            StoreRefused: when the name is taken and must not be, or somebody took the file away meanwhile.
             StoreFull, DeviceError: as `typed_errors`; the name then still means what it meant before.
         """
         with typed_errors(self.target):
@@ -111,7 +113,12 @@ class NewFile:
         self.committed = True
 
     def read_back(self) -> str:
-        """The sha256 (hex) of what was written so far, as the medium gives it back once it was made durable."""
+        """The sha256 (hex) of what was written so far, as the medium gives it back once it was made durable.
+
+        Raises:
+            StoreRefused: when somebody took the file away meanwhile.
+            StoreFull, DeviceError: as `typed_errors`.
+        """
         with typed_errors(self.target):
             self._sync()
             with self._temporary.open("rb", buffering=0) as file:
@@ -119,16 +126,30 @@ class NewFile:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 return hashlib.file_digest(file, "sha256").hexdigest()
 
+    def _is_there(self) -> bool:
+        """Whether the file still has the name that it was made with, and no other writer's does."""
+        try:
+            return os.path.samestat(self._temporary.lstat(), self._made)
+        except FileNotFoundError:
+            return False
+
     def _sync(self) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())
+        if not self._is_there():
+            raise StoreRefused(
+                f"{self.target} was taken away while it was written",
+                hint="another computer wrote there too, whom the lock of this filesystem does not keep out:"
+                " let them write one after the other",
+            )
 
     def discard(self) -> None:
         """Remove what was written, if the medium still lets us."""
         # The raw file: closing the buffered one would try to write its rest, and fail as the write before did.
         self.file.raw.close()
         with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+            if self._is_there():
+                self._temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -157,25 +178,30 @@ def replace_text(path: Path, text: str) -> None:
         new.commit()
 
 
-def copy_file(source: Path, target: Path, *, replace: bool = False) -> int:
+def copy_file(source: Path, target: Path, *, size: int | None = None, replace: bool = False) -> int:
     """Copy a file in one step, read it back from the medium, and return its size (bytes). Hold the target's lock.
 
     Raises:
+        TargetChanged: when the source has not, or no longer, the `size` given; nothing of the target stays.
         DigestMismatch: when the medium gives back other bytes; nothing of the target stays.
         StoreFull, StoreRefused, DeviceError: as `typed_errors`.
     """
-    digest, size = hashlib.sha256(), 0
+    digest, copied = hashlib.sha256(), 0
     with typed_errors(source), source.open("rb") as file, aside(target, replace=replace) as new:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-            size += len(chunk)
+            copied += len(chunk)
             new.file.write(chunk)
+        if size not in (None, copied):
+            raise TargetChanged(
+                f"{source} was pruned or removed meanwhile", hint="run the command again"
+            )
         if new.read_back() != digest.hexdigest():
             raise DigestMismatch(
                 f"{target} cannot be read back as it was written", hint="take another medium"
             )
         new.commit()
-    return size
+    return copied
 
 
 def cut_off(path: Path, name: str, size: int) -> Path:
@@ -228,7 +254,9 @@ def _lock(descriptor: int, folder: Path, *, wait: bool) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise StoreRefused(
-            f"another process is writing to {folder}", hint="wait until it has finished"
+            f"another process is writing to {folder}",
+            hint="run the same command again when it has finished;"
+            f" lslocks(8) tells which one holds {folder / LOCK_NAME}",
         ) from error
     except OSError as error:
         raise StoreRefused(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from etsclone.errors import FormatError, StoreRefused, medium_error
-from etsclone.model.brd import check_name, check_recipients
+from etsclone.model.brd import CONFIG, SIGNERS, check_name, check_recipients
 from etsclone.store.files import (
     LOCK_NAME,
     NewFile,
@@ -38,8 +38,6 @@ from etsclone.store.files import (
 )
 
 FORMAT_VERSION = 1
-CONFIG = "brd.toml"
-SIGNERS = "allowed_signers"
 RECEIPTS = "receipts"
 DRILLS = "drills"
 
@@ -234,14 +232,15 @@ class Store:
         """
         cut_off(item.path, f"{item.role}-{item.number:06d}.header", size)
 
-    def take(self, item: Generation) -> int:
+    def take(self, item: Generation, size: int) -> int:
         """Copy a generation of another store into this one, read it back, and return its size (bytes). Hold the lock.
 
         Raises:
+            TargetChanged: when it does not have this `size`: it is being pruned.
             DigestMismatch: when it cannot be read back as it was written.
             StoreFull, StoreRefused, DeviceError: as for every file; nothing of it stays.
         """
-        return copy_file(item.path, _make_folder(self.path / item.role) / item.path.name)
+        return copy_file(item.path, _make_folder(self.path / item.role) / item.path.name, size=size)
 
     def take_file(self, other: "Store", path: Path) -> int:
         """Copy another file of `other` to the same place, and replace what is there. Otherwise as `take`."""
@@ -427,6 +426,24 @@ def _check_empty(path: Path) -> None:
         raise StoreRefused(
             f"{path} is not empty and no BRD store", hint="name an empty folder, or a new one"
         )
+
+
+def lies_in(path: Path, store: Path) -> bool:
+    """Whether a path, which need not exist, is a store's folder or lies in it, by whatever links and (bind) mounts.
+
+    Raises:
+        StoreRefused, DeviceError: when the store cannot be read.
+    """
+    with typed_errors(store):
+        folders = {_identity(Path(folder)) for folder, _, _ in os.walk(store)} - {None}
+        return any(_identity(each) in folders for each in (path, *path.resolve().parents))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
 
 
 @contextlib.contextmanager

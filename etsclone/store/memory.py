@@ -85,15 +85,20 @@ def remember_capture(pair: str, role: str, captured: Captured) -> None:
 def _change(pair: str, role: str, work: Callable[[Memory], Memory]) -> None:
     path = _path(pair, role)
     try:
+        if not _changes(work, recall(pair, role)):
+            return  # who only looks need not be allowed to write
         with typed_errors(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(path.parent, wait=True):
             before = recall(pair, role)
-            after = work(before)
-            if after != before:
-                replace_text(path, _text(after))
+            if _changes(work, before):
+                replace_text(path, _text(work(before)))
     except (OSError, EtscloneError) as error:
         logger.warning("what was seen of role %s cannot be remembered: %s", role, error)
+
+
+def _changes(work: Callable[[Memory], Memory], before: Memory) -> bool:
+    return work(before) != before
 
 
 def _path(pair: str, role: str) -> Path:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from etsclone import __version__
-from etsclone.errors import DeviceError, EtscloneError, StoreFull, StoreRefused
+from etsclone.errors import DeviceError, EtscloneError, ReceiptLost, StoreFull, StoreRefused
 from etsclone.store.files import aside
 
 FORMAT_VERSION = 1
@@ -31,6 +31,8 @@ def save_receipt(
 ) -> Path:
     """Keep the facts of a finished operation: in the store, or on this machine when there is none that can be written.
 
+    Beside the facts it says whether it is `signed`.
+
     Args:
         what: the kind of operation, with which the file's name begins.
         facts: what was done, as JSON.
@@ -42,25 +44,46 @@ def save_receipt(
         The receipt's path.
 
     Raises:
-        EtscloneError: when neither can be written; the operation itself is done by then, and the message says so.
+        ReceiptLost: when neither can be written, or it cannot be signed and is kept without; the operation itself is
+            done by then, and the message says so.
     """
     name = f"{what}-{started:%Y%m%dT%H%M%S.%fZ}.json"
     about = {"receipt": what, "format": FORMAT_VERSION, "etsclone": __version__}
-    data = json.dumps({**about, **facts}, indent=2).encode() + b"\n"
-    files = {name: data} if sign is None else {name: data, f"{name}.sig": sign(data)}
+
+    def written(*, signed: bool) -> bytes:
+        return json.dumps({**about, **facts, "signed": signed}, indent=2).encode() + b"\n"
+
+    data = written(signed=sign is not None)
+    unsigned = None
+    try:
+        # The signature comes first: no receipt that says that it is signed may stand without one.
+        files = {f"{name}.sig": sign(data), name: data} if sign else {name: data}
+    except EtscloneError as error:
+        unsigned = error
+        files = {name: written(signed=False)}
+    path = _save(files, keep)
+    if unsigned:
+        raise ReceiptLost(
+            f"all is done, but {path} could not be signed: {unsigned.message}",
+            hint=unsigned.hint,
+        ) from unsigned
+    return path
+
+
+def _save(files: dict[str, bytes], keep: Callable[[str, bytes], Path] | None) -> Path:
+    """Keep files in their order; returns the path of the last one, the receipt."""
     if keep is not None:
         try:
             paths = [keep(*file) for file in files.items()]
-            return paths[0]
+            return paths[-1]
         except (StoreRefused, StoreFull, DeviceError) as error:
             logger.warning(
                 "the receipt is kept on this machine, not in the store: %s", error.message
             )
-    _save_here(files)
-    return state_folder() / "receipts" / name
+    return _save_here(files)
 
 
-def _save_here(files: dict[str, bytes]) -> None:
+def _save_here(files: dict[str, bytes]) -> Path:
     folder = state_folder() / "receipts"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,7 +92,8 @@ def _save_here(files: dict[str, bytes]) -> None:
                 new.file.write(data)
                 new.commit()
     except (OSError, EtscloneError) as error:
-        raise EtscloneError(
-            f"all is done and verified, but the receipt cannot be kept in {folder}: {error}",
-            hint="set ETSCLONE_STATE to a folder that can be written",
+        raise ReceiptLost(
+            f"all is done, but the receipt cannot be kept in {folder}: {error}",
+            hint="free some space there, or set ETSCLONE_STATE to a folder that can be written",
         ) from error
+    return folder / next(reversed(files))

@@ -7,10 +7,10 @@ of On-Disk Format", version 1.03; all integers are little-endian.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent, Extents
+from etsclone.plan.fat import Layout, parse_boot_sector
 from etsclone.units import MIB
 from etsclone.usedmap.region import Finding, Region
 
@@ -20,19 +20,6 @@ CONTENT = "vfat"
 _CHUNK = 4 * MIB
 _USED_RUN = re.compile(rb"[^\0]+")
 _LOW_NIBBLES = bytes(value & 0x0F for value in range(256))
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where things are in a FAT filesystem, in bytes from its beginning; `width` is the bits of an entry."""
-
-    width: int
-    tables: tuple[int, ...]
-    table_size: int
-    data_start: int
-    cluster_size: int
-    clusters: int
-    end: int
 
 
 def find_used(region: Region) -> Finding:
@@ -55,47 +42,6 @@ def find_used(region: Region) -> Finding:
     behind = layout.data_start + layout.clusters * layout.cluster_size
     frame = Extents.between(0, layout.data_start) | Extents.between(behind, region.size)
     return Finding(frame | Extents.of(runs), f"FAT{layout.width}")
-
-
-def parse_boot_sector(sector: bytes) -> Layout:
-    """Read the BIOS parameter block.
-
-    Raises:
-        FormatError: when it makes no sense.
-    """
-    sector_size, per_cluster, count = _integer(sector, 11, 2), sector[13], sector[16]
-    reserved, root_entries = _integer(sector, 14, 2), _integer(sector, 17, 2)
-    total = _integer(sector, 19, 2) or _integer(sector, 32, 4)
-    table = _integer(sector, 22, 2) or _integer(sector, 36, 4)
-    if (
-        sector[510:512] != b"\x55\xaa"
-        or sector_size not in {512, 1024, 2048, 4096}
-        or per_cluster not in {1, 2, 4, 8, 16, 32, 64, 128}
-        or not (reserved and count and table)
-    ):
-        raise FormatError("its boot sector makes no sense")
-    root = -(-root_entries * 32 // sector_size)
-    data = reserved + count * table + root
-    clusters = (total - data) // per_cluster
-    # The specification goes by the number of clusters alone. Linux (fs/fat/inode.c) takes for FAT32 whatever has no
-    # 16-bit table size, and so do those who make small EFI system partitions: there is no reading it as anything else.
-    width = 32 if not _integer(sector, 22, 2) else 12 if clusters < 4085 else 16
-    if clusters <= 0 or (clusters + 2) * width > table * sector_size * 8:
-        raise FormatError("its tables are too small")
-    if width == 16 and clusters >= 65525:
-        raise FormatError("it has more clusters than FAT16 can have")
-    starts = tuple((reserved + number * table) * sector_size for number in range(count))
-    if width == 32 and _integer(sector, 40, 2) & 0x80:
-        raise FormatError("its tables are not mirrored")
-    return Layout(
-        width,
-        starts,
-        table * sector_size,
-        data * sector_size,
-        per_cluster * sector_size,
-        clusters,
-        total * sector_size,
-    )
 
 
 def _used_clusters(region: Region, layout: Layout) -> Iterator[tuple[int, int]]:

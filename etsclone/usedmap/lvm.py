@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import Volume
-from etsclone.usedmap.lvmdisk import (
-    AREA_HEADER_SIZE,
+from etsclone.plan.lvmdisk import (
     LABEL_SCAN_SIZE,
     Label,
-    check_text,
-    parse_area_header,
     parse_label,
+    read_text,
 )
-from etsclone.usedmap.lvmgroup import VolumeGroup, parse_group
-from etsclone.usedmap.lvmtext import parse_config
+from etsclone.plan.lvmgroup import VolumeGroup, parse_group
+from etsclone.plan.lvmtext import parse_config
 from etsclone.usedmap.region import Finding, Region
 
 CONTENT = "LVM2_member"
@@ -80,7 +78,7 @@ def read_group(region: Region, label: Label) -> VolumeGroup | None:
     told = False
     for start, size in label.metadata_areas:
         try:
-            text = _read_text(region, start, size)
+            text = read_text(region.read, start, size)
             told |= text is not None
             groups += [parse_group(parse_config(text), label.uuid)] if text else []
         except FormatError as error:
@@ -93,15 +91,6 @@ def read_group(region: Region, label: Label) -> VolumeGroup | None:
     if not told or label.used:
         raise FormatError("its metadata is on other physical volumes")
     return None
-
-
-def _read_text(region: Region, start: int, size: int) -> str | None:
-    """The text of a metadata area: empty when it has none, None when the area is to be ignored."""
-    slot = parse_area_header(region.read(start, AREA_HEADER_SIZE), start, size)
-    if slot is None:
-        return None
-    raw = b"".join(region.read(start + piece.start, piece.size) for piece in slot.pieces)
-    return check_text(raw, slot) if slot.pieces else ""
 
 
 def _data_of(label: Label, region: Region) -> Extents:

@@ -26,6 +26,7 @@ _MIRROR = 1
 _IN_PLACE = 0x1 | 0x8
 """Features that change nothing about where data is: MD_FEATURE_BITMAP_OFFSET and MD_FEATURE_BAD_BLOCKS."""
 
+_BITMAP = 0x1
 _FIXED = 256
 _MOST_DEVICES = (_SIZE - _FIXED) // 2
 
@@ -78,22 +79,65 @@ def find_used(region: Region, find_inside: Callable[[Region], Finding]) -> Findi
         FormatError: when it is a member of something else, or not in sync.
         DeviceError: when the disk cannot be read.
     """
+    data = find_mirror(region)
+    inside = find_inside(region.part(data.start, data.size))
+    free = (Extents.between(0, data.size) - inside.extents).shifted(data.start)
+    used = Extents.between(0, region.size) - free
+    return Finding(used, f"md mirror, {inside.method}", inside.note, inside.volumes)
+
+
+def find_mirror(region: Region) -> Extent:
+    """Where the whole content of a mirror lies in one of its members, in bytes of the member.
+
+    Raises:
+        FormatError: when it is a member of something else, or not in sync.
+        DeviceError: when the disk cannot be read.
+    """
     member = _read_member(region)
     if member is None or member.level != _MIRROR:
         raise FormatError("a member of an md array, which may use all of it")
     if member.features & ~_IN_PLACE:
         raise FormatError("a member of an md array that is not in sync, or changes its shape")
-    inside = find_inside(region.part(member.data.start, member.data.size))
-    free = (Extents.between(0, member.data.size) - inside.extents).shifted(member.data.start)
-    used = Extents.between(0, region.size) - free
-    return Finding(used, f"md mirror, {inside.method}", inside.note, inside.volumes)
+    return member.data
+
+
+def with_uuid(
+    read: Callable[[int, int], bytes], size: int, uuid: bytes
+) -> tuple[tuple[int, bytes], ...]:
+    """What makes another UUID (16 bytes) that of a member's array: offsets in the member, and bytes to write there.
+
+    `read` gives bytes of the member, which has `size`, by offset and number. The bitmap in the member has it too
+    (`struct bitmap_super_s` in drivers/md/md-bitmap.h: at 8), or the kernel would not take it for the array's.
+
+    Raises:
+        FormatError: when there is no superblock, or it is damaged.
+        DeviceError: when the disk cannot be read.
+    """
+    for position in _positions(size):
+        block = bytearray(read(position, _SIZE))
+        if parse_superblock(bytes(block), position) is None:
+            continue
+        block[16:32] = uuid
+        (devices,) = struct.unpack_from("<I", block, 220)
+        struct.pack_into("<I", block, 216, _checksum(bytes(block), devices))
+        changes = [(position, bytes(block))]
+        (features,) = struct.unpack_from("<I", block, 8)
+        if features & _BITMAP:
+            (offset,) = struct.unpack_from("<i", block, 96)
+            changes.append((position + offset * SECTOR + 8, uuid))
+        return tuple(changes)
+    raise FormatError("it has no superblock of md")
 
 
 def _read_member(region: Region) -> Member | None:
-    # Source: super_1_load in drivers/md/md.c: 8 KiB before the end, at a multiple of 4 KiB.
-    last = align_down(region.size - 16 * SECTOR, 8 * SECTOR)
-    for position in (8 * SECTOR, 0, last):
+    for position in _positions(region.size):
         member = parse_superblock(region.read(position, _SIZE), position)
         if member is not None:
             return member
     return None
+
+
+def _positions(size: int) -> tuple[int, ...]:
+    # Source: super_1_load in drivers/md/md.c: 8 KiB before the end, at a multiple of 4 KiB.
+    last = align_down(size - 16 * SECTOR, 8 * SECTOR)
+    return (8 * SECTOR, 0, last)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from etsclone.errors import CommandFailed, DeviceError, FormatError, MissingProgram
 from etsclone.model.disk import Disk, Partition
 from etsclone.model.extents import Extent, Extents
+from etsclone.plan.lvmdisk import LABEL_SCAN_SIZE, parse_label
 from etsclone.units import SECTOR
 from etsclone.usedmap import lvm
 from etsclone.usedmap.btrfsowners import btrfs_owners
 from etsclone.usedmap.extowners import ext_owners
-from etsclone.usedmap.lvmdisk import LABEL_SCAN_SIZE, parse_label
 from etsclone.usedmap.region import DiskAccess, Region
 from etsclone.usedmap.xfsowners import xfs_owners
 

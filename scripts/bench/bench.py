@@ -9,13 +9,14 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 import captures
 import disks
+import rebuilds
 import trees
 from contestants import (
     BRD_DIFF,
@@ -97,11 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench/run", description=__doc__)
     jobs = parser.add_subparsers(metavar="JOB", required=True)
     for name, run, rounds, purpose in (
-        ("clone", run_clone, 5, "an 8 GiB server disk, 40 % full, from one loop device to another"),
-        ("refresh", run_refresh, 5, "the same clone again, after 2 % of the data changed"),
+        (
+            "clone",
+            run_clone,
+            5,
+            "an 8 GiB server disk, 40 %% full, from one loop device to another",
+        ),
+        ("refresh", run_refresh, 5, "the same clone again, after 2 %% of the data changed"),
         ("plan", run_plan, 3, "planning alone, for sparse disks of 8 and of 500 GiB"),
         ("diff", run_diff, 5, "brd diff of two inventories, and diff -rq of the trees"),
         ("capture", run_capture, 5, "an overlay of a tree of 100,000 paths, beside rsync and find"),
+        ("rebuild", run_rebuild, 5, "a role of 60 files on mounted sparse disks of 1 to 100 GiB"),
         ("memory", run_memory, 1, "what captures of a million small files take; best on a tmpfs"),
     ):
         job = jobs.add_parser(name, help=purpose)
@@ -488,6 +495,32 @@ def run_memory(arguments: argparse.Namespace) -> None:
             )
     head = ("capture of a million files", "wall s", "largest process MiB", "all processes MiB")
     _report(arguments, rows, markdown(head, lines), {"files": MANY_FILES})
+
+
+def run_rebuild(arguments: argparse.Namespace) -> None:
+    """Each size in every round, there and back; what is not the disk's time must not grow with it."""
+    if os.geteuid() != 0:
+        raise BenchError("root is needed, for loop devices and mounts")
+    place = _place(arguments)
+    with disks.work_folder(place) as work, ExitStack() as mounted:
+        os.environ["ETSCLONE_STATE"] = str(work / "state")
+        pairs = [
+            mounted.enter_context(rebuilds.pair(work, size, sys.executable, arguments.etsclone))
+            for size in rebuilds.SIZES_GIB
+        ]
+        rows = []
+        for turn in range(arguments.rounds):
+            for each in pairs:
+                rows.append(each.rebuild(rebuilds.ROLES[turn % 2]))
+                _say(f"round {turn + 1}  {rows[-1]}")
+    head = ("rebuild of 60 files", "wall s", "in fsync s", "beside s", "CPU s")
+    table = markdown(head, rebuilds.table_lines(rows))
+    _report(
+        arguments,
+        [Row(0, f"{row.size_gib} GiB", row.wall, row.cpu, 0) for row in rows],
+        table,
+        {"fsync": [row.synced for row in rows]},
+    )
 
 
 @contextmanager

@@ -148,9 +148,11 @@ def _write(out: BinaryIO, work: Path, role: str, files: int) -> None:
 
 def _entries(role: str, files: int) -> Iterator[Entry]:
     """Thirty files a folder."""
+    owner = {"uid": 0, "gid": 0, "uname": "root", "gname": "root"}
+    yield Entry(b"/", Kind.FOLDER, 0o755, mtime_ns=0, **owner)
     for number in range(files):
         folder = b"/srv/data/folder-%06d" % (number // 30)
-        common = {"uid": 0, "gid": 0, "uname": "root", "gname": "root", "mtime_ns": number * 10**9}
+        common = owner | {"mtime_ns": number * 10**9}
         if number % 30 == 0:
             yield Entry(folder, Kind.FOLDER, 0o755, **common)
         content = f"{role if number % CHANGED_EVERY == 0 else ''}{number}".encode()

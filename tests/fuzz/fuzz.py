@@ -1,6 +1,7 @@
 """Feeds the readers with what a coverage-guided fuzzer (atheris, libFuzzer) thinks of.
 
-usage: python tests/fuzz/fuzz.py --seconds N [READER ...]     all readers, or those named, N seconds together
+usage: python tests/fuzz/fuzz.py --seconds N [READER ...]     all readers, or those named, N seconds together; it
+                                                              begins alike each time, so a longer run goes further
        python tests/fuzz/fuzz.py READER [libFuzzer's options]  one of them, until it is stopped
 
 What it finds is kept in build/fuzz: READER-crash-* and READER-timeout-* are bugs. Put such a file into
@@ -14,7 +15,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parents[1] / "build" / "fuzz"
-INSTRUMENTED = ["etsclone.overlay", "etsclone.model"]
+INSTRUMENTED = [
+    f"etsclone.{part}" for part in ("boot", "model", "overlay", "plan", "store", "units")
+]
 LONGEST = 16_384
 SLOW = 10
 """Seconds that one input may take."""
@@ -41,9 +44,11 @@ def run_all(seconds: int, readers: list[str]) -> int:
 
     names = readers or list(READERS)
     share = max(1, seconds // len(names))
+    # The same seed: a run beside a change must not fail for what the change has nothing to do with.
+    options = [f"-max_total_time={share}", "-seed=1", "-print_final_stats=1"]
     failed = []
     for name in names:
-        argv = [sys.executable, __file__, name, f"-max_total_time={share}", "-print_final_stats=1"]
+        argv = [sys.executable, __file__, name, *options]
         done = subprocess.run(
             argv, capture_output=True, text=True, check=False, timeout=seconds + 60
         )

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,14 @@ class Result:
 Cli = Callable[..., Result]
 Stop = Callable[..., Result]
 HOOKED = Path(__file__).with_name("hooked.py")
+
+
+@pytest.fixture(autouse=True)
+def same_mounts() -> Iterator[None]:
+    """No test may leave this process with mounts of its own: they would hold the disks of all tests that follow."""
+    before = os.readlink("/proc/self/ns/mnt")
+    yield
+    assert os.readlink("/proc/self/ns/mnt") == before
 
 
 @pytest.fixture
@@ -98,6 +107,10 @@ def scratch(tmp_path: Path) -> Path:
 def _nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     base = tmp_path_factory.getbasetemp()
+    # The kernel takes the mounts of a process that was killed apart after it is gone.
+    deadline = time.monotonic() + 10
+    while disks.loops_of(base) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert disks.loops_of(base) == []
     mounts = Path("/proc/self/mounts").read_text()
     assert str(base) not in mounts

@@ -239,6 +239,16 @@ def looks_unfinished(path: Path) -> bool:
     return not found and part_of(path, 0, 4096) == bytes(4096)
 
 
+def await_free(image: Path) -> None:
+    """Wait until what a killed process left, which ends a moment after it, is gone."""
+    until = time.monotonic() + 20
+    while tool("losetup", "--associated", image) and time.monotonic() < until:
+        time.sleep(0.05)
+    # Killed between attaching a loop device and giving it up, it leaves one that nobody uses.
+    for line in tool("losetup", "--associated", image).splitlines():
+        tool("losetup", "--detach", line.split(":")[0])
+
+
 def loops_of(folder: Path) -> list[str]:
     """The loop devices whose files lie under a folder."""
     found = []

@@ -26,8 +26,8 @@ from typing import Any
 
 from etsclone.cli import main
 from etsclone.copying import job, passes, reflink, refresh, rescue, workers
-from etsclone.disk import makefs, resize, trees
-from etsclone.execute import clone, fit, grow
+from etsclone.disk import identifiers, makefs, resize, trees
+from etsclone.execute import clone, fit, grow, ids
 from loop.disks import flip
 
 FUNCTIONS: dict[str, tuple[ModuleType, ...]] = {
@@ -42,10 +42,13 @@ FUNCTIONS: dict[str, tuple[ModuleType, ...]] = {
     "read_back": (job,),
     "write_block": (passes, rescue, refresh),
     "clone_range": (reflink,),
-    "window": (grow, fit),
+    "window": (grow, fit, ids),
     "run": (resize, makefs, trees),
+    "change": (identifiers,),
+    "in_chroot": (ids,),
+    "apply_edits": (ids,),
     "enlarge": (resize,),
-    "check": (resize,),
+    "check": (resize, identifiers),
 }
 
 moment, what, *words = sys.argv[1:]

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SECTION = 1 << 20
@@ -67,3 +69,17 @@ def make_image(image: Path, tree: Path, uuid: str = "11111111-2222-3333-4444-555
     )
     options = ["-q", "-F", "-U", uuid, "-d", str(tree), "-E", f"offset={SECTION},root_owner=0:0"]
     subprocess.run(["mkfs.ext4", *options, str(image), f"{ROOT_SIZE // 1024}k"], check=True)
+
+
+@contextmanager
+def mounted_system(tree: Path, role: str = "primary") -> Iterator[Path]:
+    """A system without a disk, mounted on `tree`, which is made: `brd capture --root` takes it."""
+    tree.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "system", tree], check=True)
+    try:
+        write_tree(tree, common_files() | role_files(role))
+        for folder in ("boot", "dev", "proc", "sys", "run", "tmp", "home"):
+            (tree / folder).mkdir(exist_ok=True)
+        yield tree
+    finally:
+        subprocess.run(["umount", tree], check=True)

@@ -2,22 +2,30 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from oracle import Sight, acl, look
 
 from etsclone.chroot import in_chroot
-from etsclone.errors import Refused, TargetFull
+from etsclone.commands.system import System, check_mounted_once
+from etsclone.disk.mounts import second_mounts
+from etsclone.errors import FormatError, NothingKept, Refused, TargetChanged, TargetFull
+from etsclone.model.brd import CloneIdentity
+from etsclone.model.journal import Journal, Steps, Swap, begun_line, head_line, step_lines
 from etsclone.model.scope import Scope
 from etsclone.model.tree import Kind
 from etsclone.overlay import inventory
 from etsclone.overlay.apply import apply_plan, verify_scope
+from etsclone.overlay.kept import commit, settle, undo
 from etsclone.overlay.listing import Aids, list_tree
 from etsclone.overlay.payload import Archived, Payload, read_payload, write_payload
 from etsclone.overlay.scan import Scan, scan
@@ -111,7 +119,7 @@ def capture(root: Path) -> tuple[Payload, bytes, Archived]:
         return read_payload(packed, SCOPE), listing.read(), archived
 
 
-def rebuild(root: Path, payload: Payload) -> None:
+def rebuild(root: Path, payload: Payload, done: Callable[[], object] = lambda: commit("/")) -> None:
     def look_inside() -> Scan:
         return scan("/", SCOPE)
 
@@ -121,6 +129,7 @@ def rebuild(root: Path, payload: Payload) -> None:
     def work() -> None:
         apply_plan("/", plan, payload)
         verify_scope("/", payload.tree, SCOPE)
+        done()
 
     in_chroot(str(root), work)
 
@@ -216,6 +225,108 @@ def test_a_link_in_the_scope_is_replaced_not_written_through(
     with capture(role)[0] as payload:
         rebuild(clone, payload)
     assert scope_of(clone) == scope_of(role)
+    assert look(canary) == host
+
+
+@pytest.mark.parametrize("way", ["etc", "etc/dhcp", "var/lib"])
+def test_undoing_through_a_link_out_of_the_clone_is_refused(
+    clone: Path, role: Path, canary: Path, way: str
+) -> None:
+    """Between a rebuild and its undoing somebody else may have had the disk."""
+    with capture(role)[0] as payload:
+        rebuild(clone, payload, done=lambda: None)
+    run("mv", clone / way, clone / "moved-away")
+    (clone / way).symlink_to(canary / way)
+    host = look(canary)
+    with pytest.raises(Refused, match="link or no folder"):
+        in_chroot(str(clone), lambda: undo("/"))
+    assert look(canary) == host
+    (clone / way).unlink()
+    run("mv", clone / "moved-away", clone / way)
+    in_chroot(str(clone), lambda: undo("/"))
+    assert (clone / "etc/hostname").read_text() == "secondary"
+
+
+def test_each_filesystem_keeps_its_own_and_undo_restores_both(clone: Path, role: Path) -> None:
+    before = look(clone)
+    with capture(role)[0] as payload:
+        rebuild(clone, payload, done=lambda: None)
+    assert scope_of(clone) == scope_of(role)
+    for top in (clone, clone / "var"):
+        assert (top / ".etsclone-staging/000001/old").is_dir()
+    in_chroot(str(clone), lambda: undo("/"))
+    assert look(clone) == before
+
+
+def test_what_is_kept_on_a_filesystem_that_is_not_mounted_is_missed(
+    clone: Path, role: Path
+) -> None:
+    with capture(role)[0] as payload:
+        rebuild(clone, payload, done=lambda: None)
+    run("umount", clone / "var")
+    before = look(clone)
+    for work in (undo, commit):
+        with pytest.raises(Refused, match=r"/var/\.etsclone-staging/000001 is not there"):
+            in_chroot(str(clone), partial(work, "/"))
+    assert look(clone) == before
+    run("mount", "-o", "loop", clone.parent / "var.img", clone / "var")
+    in_chroot(str(clone), lambda: undo("/"))
+    assert (clone / "var/lib/role/state").read_text() == "secondary"
+
+
+@pytest.mark.parametrize("what", ["clone/var", "clone", "host"])
+def test_a_second_mount_inside_is_no_way_around_the_scope(
+    clone: Path, role: Path, canary: Path, what: str
+) -> None:
+    """A bind loop, or a part of the host mounted inside: the command refuses it, by the kernel's own list."""
+    inner = clone / "var/lib/role/inner"
+    inner.mkdir()
+    source = canary if what == "host" else clone.parent / what
+    run("mount", "--bind", source, inner)
+    try:
+        assert b"/var/lib/role/inner" in second_mounts(str(clone))
+        system = System(str(clone), CloneIdentity(), frozenset(), "clone")
+        with pytest.raises(Refused, match="is mounted elsewhere, too"):
+            check_mounted_once(system, SCOPE)
+        check_mounted_once(system, Scope(("/etc/hostname",)))
+        before, host = look(clone), look(canary)
+        # Even so: nothing is moved from one mount to another, and folders that something is mounted at stay.
+        with (
+            capture(role)[0] as payload,
+            pytest.raises(Refused, match="another filesystem is mounted at"),
+        ):
+            rebuild(clone, payload)
+        assert look(clone) == before
+        assert look(canary) == host
+    finally:
+        run("umount", inner)
+
+
+def test_a_journal_of_an_enemy_stays_in_the_clone(clone: Path, canary: Path) -> None:
+    """It is no more than what the enemy could have written into the clone anyway."""
+    folder = clone / ".etsclone-staging/000001"
+    for name in ("new", "old", "met"):
+        (folder / name).mkdir(parents=True)
+    (clone / ".etsclone-staging").chmod(0o700)
+    (folder / "old/000000").write_text("enemy")
+    journal = Journal("", "enemy", (b"/",))
+    inside = Steps((Swap(os.fsencode(canary) + b"/etc/hostname", b"/", old=True, new=False),))
+    lines = head_line(journal) + step_lines(inside)
+    (folder / "journal").write_bytes(lines + begun_line(lines))
+    host = look(canary)
+    with pytest.raises(TargetChanged, match="not what it was"):
+        in_chroot(str(clone), lambda: settle("/"))
+    for path in ("/../etc/hostname", "etc/hostname", "/etc/../../x"):
+        lines = head_line(journal) + step_lines(
+            Steps((replace(inside.swaps[0], path=path.encode()),))
+        )
+        (folder / "journal").write_bytes(lines + begun_line(lines))
+        with pytest.raises(FormatError, match="not a plain path"):
+            in_chroot(str(clone), lambda: undo("/"))
+    shutil.rmtree(clone / ".etsclone-staging")
+    (clone / ".etsclone-staging").symlink_to(canary)
+    with pytest.raises(NothingKept):
+        in_chroot(str(clone), lambda: undo("/"))
     assert look(canary) == host
 
 

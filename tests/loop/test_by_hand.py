@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from oracle import look
 
+from loop.small_system import etsclone
 from loop.test_rebuild import Pair, made, mounted, pair, rebuild
 
 __all__ = ["made", "pair"]
@@ -46,6 +47,7 @@ def test_the_readmes_commands_rebuild_a_role(pair: Pair, tmp_path: Path) -> None
     assert said[0].count(": OK") == 2
     assert said[1] == "etc/ssh/ssh_host_ed25519_secondary\n"
     assert rebuild(pair, pair.disk("secondary"), "primary").returncode == 0
+    assert etsclone("rebuild", pair.disk("secondary"), "--commit", "--yes").returncode == 0
     with mounted(pair.disk("secondary"), "ro") as root:
         by_etsclone = look(root)
     folders = {path for path, seen in by_hand.items() if seen.mode & 0o170000 == 0o040000}

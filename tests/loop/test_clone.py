@@ -204,7 +204,7 @@ def test_the_receipt_tells_what_was_done(
     (path,) = (state_folder / "receipts").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     receipt = json.loads(path.read_text())
-    about = {"receipt": "clone", "format": 1, "etsclone": __version__}
+    about = {"receipt": "clone", "format": 1, "etsclone": __version__, "signed": False}
     told = {name: fact for name, fact in facts.items() if name not in {"receipt", "event", "time"}}
     assert receipt == about | told
     assert facts["receipt"] == str(path)

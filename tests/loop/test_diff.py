@@ -1,7 +1,10 @@
 """`brd diff`, `brd log` and what a capture warns of, on small disks, as a user types it."""
 
 import json
+import os
+import shlex
 import shutil
+import socket
 import subprocess
 import tomllib
 from pathlib import Path
@@ -103,6 +106,18 @@ def test_secrets_are_shown_to_who_asks_only(pair: Pair) -> None:
     assert "-what primary knows\n+what secondary knows" in diff(pair, pair.store, "--show-secrets")
 
 
+@pytest.mark.parametrize("folder", ["etc/dhcp", "etc"])
+def test_what_stands_in_a_folder_that_keeps_others_out_is_secret(pair: Pair, folder: str) -> None:
+    with mounted(pair.disk("secondary")) as root:
+        (Path(root) / folder).chmod(0o700)
+    capture(pair, "secondary")
+    shown = diff(pair, pair.store)
+    assert "/etc/dhcp/dhcpd.conf is secret and differs" in shown
+    assert "failover peer is secondary" not in shown
+    assert ("-primary\n+secondary\n" in shown) == (folder == "etc/dhcp")
+    assert "failover peer is secondary" in diff(pair, pair.store, "--show-secrets")
+
+
 def test_what_no_list_claims_is_named_and_a_capture_warns(pair: Pair) -> None:
     change(pair, "secondary", {"etc/login.defs": "secondary", "opt/tool/a": "", "opt/tool/b/c": ""})
     warned = capture(pair, "secondary")["warnings"]
@@ -112,6 +127,10 @@ def test_what_no_list_claims_is_named_and_a_capture_warns(pair: Pair) -> None:
     assert "since generation 1" in since
     assert "+ /etc/login.defs" in against
     assert "+ /opt (folder, 5 paths)" in since
+    for note in (against, since):
+        command = shlex.split(note.split("`")[1])
+        assert command[-2:] == ["--trust", str(pair.trust)]
+        ok(*command[1:])
     found = facts_of(pair, pair.store)
     assert found["/opt"] == {
         "path": "/opt",
@@ -192,6 +211,44 @@ def test_an_overlay_that_does_not_verify_is_not_compared(pair: Pair) -> None:
     done = etsclone("brd", "diff", pair.store, "--trust", pair.trust)
     assert done.returncode == 4
     assert done.stdout == ""
+
+
+def test_what_no_inventory_tells_is_told_of_the_scope(pair: Pair) -> None:
+    linked = "etc/dhcp/linked"
+    change(pair, "primary", {linked: "one or two files", f"{linked}.too": "one or two files"})
+    then = (1_700_000_000_000_000_000, 1_700_000_000_000_000_000)
+    with mounted(pair.disk("primary")) as root:
+        for path in (root / "etc/dhcp", *(root / "etc/dhcp").iterdir()):
+            os.utime(path, ns=then)
+    assert capture(pair, "primary")["generation"] == 2
+    with mounted(pair.disk("primary")) as root:
+        os.setxattr(root / "etc/hosts", "user.note", b"new")
+        os.setxattr(root / "etc/hostname", "user.note", b"new")
+        os.utime(root / "etc/hostname")
+        (root / f"{linked}.too").unlink()
+        os.link(root / linked, root / f"{linked}.too")
+        with socket.socket(socket.AF_UNIX) as door:
+            door.bind(str(root / "etc/dhcp/door"))
+        os.utime(root / "etc/dhcp", ns=then)
+    assert capture(pair, "primary")["generation"] == 3
+    expected = {
+        "/etc/hosts": ("in scope", ["attributes"]),
+        "/etc/hostname": ("in scope", ["time", "attributes"]),
+        f"/{linked}": ("in scope", ["links"]),
+        f"/{linked}.too": ("in scope", ["links"]),
+        "/etc/dhcp/door": ("volatile", []),
+    }
+    second = f"{pair.store}:primary:2"
+    for side in (f"{pair.store}:primary", pair.disk("primary")):
+        found = facts_of(pair, second, side)
+        assert {path: (each["meaning"], each["what"]) for path, each in found.items()} == expected
+    log = ("brd", "log", pair.store, "--role", "primary", "--last", "1", "--trust", pair.trust)
+    shown = ok(*log).splitlines()
+    assert "  in scope, kept by the overlays: 4 paths" in shown
+    assert "    ~ /etc/hosts (attributes)" in shown
+    assert f"    ~ /{linked} (links)" in shown
+    (generation,) = json.loads(ok(*log, "--json"))["generations"]
+    assert generation["paths"]["in scope"] == 4
 
 
 @pytest.fixture

@@ -10,14 +10,17 @@ import pytest
 import zstandard
 
 from etsclone.errors import ScopeConflict
+from etsclone.model.edit import Edit
 from etsclone.model.scope import Scope
 from etsclone.model.tree import FLAGS
-from etsclone.overlay import apply as apply_module
 from etsclone.overlay import inventory
+from etsclone.overlay import swapping as swapping_module
 from etsclone.overlay.apply import apply_plan, verify_scope
 from etsclone.overlay.flags import read_flags, write_flags
+from etsclone.overlay.kept import kept_folders, settle, undo
 from etsclone.overlay.listing import list_tree
 from etsclone.overlay.payload import Payload, read_payload, write_payload
+from etsclone.overlay.rounds import unfinished_rebuild
 from etsclone.overlay.scan import scan
 from etsclone.plan.tree import TreePlan, plan_tree
 from etsclone.units import MIB
@@ -99,7 +102,7 @@ def capture(root: Path) -> tuple[Payload, bytes]:
 
 def plan(root: Path, payload: Payload) -> TreePlan:
     seen = scan(str(root), SCOPE)
-    return plan_tree(seen.scope, payload.tree, SCOPE, seen.outside)
+    return plan_tree(seen.scope, payload.tree, SCOPE, seen.outside, kept_folders(str(root)))
 
 
 def test_flags_come_over_and_are_no_obstacle(role: Path, clone: Path) -> None:
@@ -146,11 +149,11 @@ def test_stopped_before_the_flags_it_is_mended(
 
     with capture(role)[0] as payload:
         with monkeypatch.context() as patch:
-            patch.setattr(apply_module, "write_flags", killed)
+            patch.setattr(swapping_module, "write_flags", killed)
             with pytest.raises(Killed):
                 apply_plan(str(clone), plan(clone, payload), payload)
-        assert lsattr(clone / "etc/resolv.conf") == set()
-        apply_plan(str(clone), plan(clone, payload), payload)
+        assert unfinished_rebuild(str(clone)) is not None
+        settle(str(clone))
         verify_scope(str(clone), payload.tree, SCOPE)
     assert lsattr(clone / "etc/resolv.conf") == {"schg"}
 
@@ -238,3 +241,43 @@ def test_twins_on_exfat_are_refused_before_anything_is_written(tmp_path: Path, r
     finally:
         subprocess.run(["umount", root / "srv"], check=False)
         run("losetup", "--detach", loop)
+
+
+# --- projects: the flag P, which lets in only what has the folder's project ------------------------------------------
+
+
+@pytest.mark.parametrize("old_project", ["0", "5"])
+def test_a_folder_that_gives_its_project_is_refused_before_anything_changed(
+    tmp_path: Path, old_project: str
+) -> None:
+    """Nothing can be renamed into it: a rebuild would have stopped half way, and could neither go on nor back."""
+    image, root = tmp_path / "projects", tmp_path / "root"
+    with image.open("xb") as file:
+        file.truncate(320 * MIB)
+    run("mkfs.xfs", "-q", image)
+    root.mkdir()
+    run("mount", "-o", "loop", image, root)
+    try:
+        (root / "etc").mkdir()
+        (root / "etc/hostname").write_text("old")
+        run("chattr", "-p", old_project, root / "etc/hostname")
+        run("chattr", "-p", "5", "+P", root / "etc")
+        edit = Edit(b"/etc/hostname", b"old", b"new", ())
+        payload, _ = capture(root)
+        with payload:
+            with pytest.raises(ScopeConflict, match=r"/etc/hostname is in a folder whose project"):
+                apply_plan(str(root), TreePlan(()), payload, [edit])
+            assert os.listdir(root / "etc") == ["hostname"]
+            assert not (root / ".etsclone-staging").exists()
+            # Where the whole filesystem is of that project, so is what is prepared.
+            run(
+                *("chattr", "-p", "5", "+P", root)
+                if old_project == "5"
+                else ("chattr", "-P", root / "etc")
+            )
+            apply_plan(str(root), TreePlan(()), payload, [edit])
+        assert (root / "etc/hostname").read_text() == "new"
+        undo(str(root))
+        assert (root / "etc/hostname").read_text() == "old"
+    finally:
+        run("umount", root)

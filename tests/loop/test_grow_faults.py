@@ -120,8 +120,9 @@ def test_killed_while_a_filesystem_is_mounted(
 ) -> None:
     sample = disk_with("xfs")
     image = disks.blank(tmp_path / "target.img", sample.size + 60 * MIB)
-    mark = tmp_path / "mark"
-    slow = f'touch {mark}\nsleep 2\nexec /usr/sbin/xfs_growfs "$@"'
+    mark, go = tmp_path / "mark", tmp_path / "go"
+    wait = f"for _ in $(seq 1200); do [ -e {go} ] && break; sleep 0.1; done"
+    slow = f'touch {mark}\n{wait}\nexec /usr/sbin/xfs_growfs "$@"'
     shadow(tmp_path, monkeypatch, "xfs_growfs", slow)
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(loop_device(image)) if where == "device" else image
@@ -134,8 +135,9 @@ def test_killed_while_a_filesystem_is_mounted(
         result = etsclone(*words, "--resume")
         assert result.code == 3
         assert "is held by another device" in result.err
-        assert f"{target} held {window}" in result.err
-        until = time.monotonic() + 20
+        assert f"{target} held by {window}" in result.err
+        go.touch()
+        until = time.monotonic() + 60
         while tool("losetup", "--associated", target) and time.monotonic() < until:
             time.sleep(0.05)
         assert disks.looks_unfinished(target)

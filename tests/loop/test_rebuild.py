@@ -20,6 +20,8 @@ pytestmark = pytest.mark.loop
 
 ROLES = ("primary", "secondary")
 OTHER = {"primary": "secondary", "secondary": "primary"}
+CHANGED = {"primary": 1_000_000_000, "secondary": 1_000_000_001}
+KEPT = b"/.etsclone-staging"
 CLAIMED = (
     b"/etc/hostname",
     b"/etc/hosts",
@@ -57,6 +59,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     for role in ROLES:
         tree = pair.folder / role
         write_tree(tree, common_files() | role_files(role))
+        # mkfs.ext4 keeps whole seconds: left to themselves, both roles' folders are of one time on a fast machine.
+        os.utime(tree / "etc/dhcp", times=(CHANGED[role], CHANGED[role]))
         make_image(pair.disk(role), tree)
         key = pair.folder / f"{role}.key"
         ok("brd", "keygen", key, "--no-passphrase")
@@ -105,8 +109,9 @@ def mounted(image: Path, *options: str) -> Iterator[Path]:
 
 
 def content(image: Path) -> Sight:
+    """The system of a disk, without what a rebuild keeps to be undone."""
     with mounted(image, "ro") as root:
-        return look(root)
+        return {path: seen for path, seen in look(root).items() if not path.startswith(KEPT)}
 
 
 def is_claimed(path: bytes) -> bool:
@@ -240,11 +245,36 @@ def test_a_store_that_was_set_back_is_refused_unless_it_is_asked_for(
     before = pair.disk("secondary").read_bytes()
     done = rebuild(pair, pair.disk("secondary"), "primary")
     refuses(done, 3, "has seen generation 2, the newest one here is 1")
+    accept = f"`etsclone brd verify {pair.store} --accept --trust {pair.trust}`; to take this one"
+    assert accept in done.stderr
     assert pair.disk("secondary").read_bytes() == before
     assert rebuild(pair, pair.disk("secondary"), "primary", "--generation", "1").returncode == 0
     done = etsclone("brd", "capture", pair.store, *capture)
     assert done.returncode == 0
     assert "is not up to date for role primary" in done.stderr
+
+
+def test_what_was_rebuilt_is_the_newest_that_this_machine_has_seen(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pair.store, tmp_path / "older")
+    key = pair.folder / "primary.key"
+    capture = ("--role", "primary", "--key", key, "--disk", pair.disk("primary"))
+    ok("brd", "capture", pair.store, *capture)
+    # From here on it is the rescue system, which captured nothing; a dry run leaves no memory.
+    monkeypatch.setenv("ETSCLONE_STATE", str(tmp_path / "rescue"))
+    clone = pair.disk("secondary")
+    assert rebuild(pair, clone, "primary", "--dry-run").returncode == 0
+    assert not (tmp_path / "rescue" / "roles").exists()
+    assert rebuild(pair, clone, "primary").returncode == 0
+    shutil.rmtree(pair.store)
+    (tmp_path / "older").rename(pair.store)
+    before = clone.read_bytes()
+    refuses(rebuild(pair, clone, "primary"), 3, "has seen generation 2, the newest one here is 1")
+    assert clone.read_bytes() == before
+    # Going back on purpose is not forgotten either.
+    assert rebuild(pair, clone, "primary", "--generation", "1").returncode == 0
+    refuses(rebuild(pair, clone, "primary"), 3, "has seen generation 2, the newest one here is 1")
 
 
 # --- refusals: exit code, message, hint; and the disk is as it was ---------------------------------------------------
@@ -352,6 +382,7 @@ def test_a_folder_where_nothing_is_mounted_is_refused(pair: Pair, tmp_path: Path
         pair.folder / "primary.key",
     )
     refuses(etsclone(*capture, "--root", tmp_path), 3, "nothing is mounted")
+    refuses(etsclone(*capture, "--root", tmp_path / "none"), 3, f"{tmp_path}/none does not exist")
 
 
 def test_a_disk_without_a_system_is_refused(pair: Pair, tmp_path: Path) -> None:
@@ -391,7 +422,8 @@ def test_an_interrupted_rebuild_is_completed_by_the_next(pair: Pair) -> None:
     done = rebuild(pair, pair.disk("secondary"), "primary")
     assert done.returncode == 0, done.stderr
     after = content(pair.disk("secondary"))
-    assert not [path for path in after if path.startswith(b"/.etsclone")]
+    with mounted(pair.disk("secondary")) as root:
+        assert os.listdir(root / ".etsclone-staging") == ["000001"]
     assert after[b"/etc/hostname"] == original[b"/etc/hostname"]
 
 

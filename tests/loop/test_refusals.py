@@ -31,6 +31,13 @@ def refused(result: Result, *lines: str, code: int = 3) -> None:
     assert result.out == ""
 
 
+def let_go(target: Path) -> str:
+    return (
+        "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close;"
+        f" what a killed etsclone left, `etsclone umount {target}` closes"
+    )
+
+
 def test_target_mounted(etsclone: Cli, small_disk: Sample, tmp_path: Path, scratch: Path) -> None:
     image = Path(shutil.copy(small_disk.image, tmp_path / "target.img"))
     with loop_device(image) as device, disks.mounted(disks.node(device, 2), scratch):
@@ -43,9 +50,8 @@ def test_target_mounted(etsclone: Cli, small_disk: Sample, tmp_path: Path, scrat
         refused(
             etsclone("clone", small_disk.image, image, "--yes"),
             f"etsclone: {image} is mounted ({device}p2 mounted {scratch});"
-            f" {image} is held by another device ({image} held {device})",
-            f"hint: umount {scratch};"
-            " stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close",
+            f" {image} is held by another device ({image} held by {device})",
+            f"hint: umount {scratch}; {let_go(image)}",
         )
         assert (scratch / "etc" / "hostname").read_text() == "primary\n"
 
@@ -54,8 +60,8 @@ def test_target_held(etsclone: Cli, small_disk: Sample, target: Path) -> None:
     with loop_device(target) as device:
         refused(
             etsclone("clone", small_disk.image, target, "--yes"),
-            f"etsclone: {target} is held by another device ({target} held {device})",
-            "hint: stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close",
+            f"etsclone: {target} is held by another device ({target} held by {device})",
+            f"hint: {let_go(target)}",
         )
 
 

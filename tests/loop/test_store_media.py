@@ -14,9 +14,14 @@ import pytest
 from stores import ROLES, START, Made, contents, etsclone, make, make_keys
 
 from etsclone.commands import history
-from etsclone.store import folder
+from etsclone.commands.brd import capture
+from etsclone.store import files, folder
 from loop import disks
 from loop.disks import MIB, loop_device, tool
+from loop.killing import run_killed
+from loop.small_system import mounted_system
+from loop.test_store_kills import capture as capture_words
+from loop.test_store_kills import verified, wait_for_writers
 
 pytestmark = pytest.mark.loop
 
@@ -230,3 +235,101 @@ def test_a_stick_that_is_pulled_out_in_the_middle(
     with stick(image) as (mount, _):
         assert etsclone(*words).code == 0
         assert verify(mount / "store", pristine.trust) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "call"),
+    [
+        pytest.param(folder, "aside", 1, id="before it is written"),
+        pytest.param(capture, "write_overlay", 1, id="while it is written"),
+        pytest.param(files, "sync_folder", 1, id="when it has its name"),
+        pytest.param(capture, "keep_check", 1, id="when it is unchanged"),
+    ],
+)
+def test_a_stick_that_is_pulled_out_in_the_middle_of_a_capture(
+    module: ModuleType,
+    function: str,
+    call: int,
+    pristine: Made,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key, before = pristine.path.parent / "primary", contents(pristine.path)
+    with mounted_system(tmp_path / "system") as system:
+        words = ("brd", "capture", "--role", "primary", "--key", key, "--root", system)
+        with stick(image) as (mount, server):
+            store = mount / "store"
+            shutil.copytree(pristine.path, store)
+            if function == "keep_check":
+                assert etsclone(*words, store).code == 0
+                before = contents(store)
+
+            def pull_out() -> None:
+                server.send_signal(signal.SIGKILL)
+                server.wait()
+
+            with monkeypatch.context() as patch:
+                before_call(patch, module, function, call, pull_out)
+                result = etsclone(*words, store)
+            assert result.code == 5, result
+            assert "failed" in result.err
+            assert "hint: check that it is still plugged in" in result.err
+        with stick(image) as (mount, _):
+            assert verify(store, pristine.trust) == 0
+            assert before.items() <= contents(store).items()
+            assert etsclone(*words, store).code == 0
+            assert before.items() <= contents(store).items()
+            assert verify(store, pristine.trust) == 0
+            assert [name for name in contents(store) if name.endswith(".new")] == []
+
+
+@pytest.mark.parametrize("command", ["capture", "copy", "prune"])
+def test_a_command_that_is_killed_on_a_stick(
+    command: str, pristine: Made, image: Path, tmp_path: Path, state_folder: Path
+) -> None:
+    before = contents(pristine.path)
+    with mounted_system(tmp_path / "system") as system, stick(image) as (mount, _):
+        store = mount / "store"
+        words = {
+            "capture": capture_words(store, pristine.path.parent / "primary", system),
+            "copy": ("brd", "copy", pristine.path, store),
+            "prune": prune(store, pristine.trust),
+        }[command]
+        for moment in range(1, 1000, 5):
+            if command != "copy":
+                shutil.copytree(pristine.path, store)
+            code = run_killed(moment, *words)
+            assert code in (0, -signal.SIGKILL)
+            wait_for_writers(store)
+            verified(store, pristine.trust, tmp_path)
+            assert run_killed(0, *words) == 0
+            verified(store, pristine.trust, tmp_path)
+            after = contents(store)
+            assert [name for name in after if name.endswith(".new")] == []
+            assert before == contents(pristine.path)
+            assert command == "prune" or before.items() <= after.items()
+            assert command != "copy" or after == before
+            shutil.rmtree(store)
+            shutil.rmtree(state_folder, ignore_errors=True)
+            if code == 0:
+                break
+        assert moment > 5
+
+
+@pytest.mark.parametrize("bound", ["", "primary"])
+def test_a_store_is_not_copied_into_what_is_mounted_from_it(
+    pristine: Made, tmp_path: Path, bound: str
+) -> None:
+    mount, before = tmp_path / "elsewhere", contents(pristine.path)
+    mount.mkdir()
+    tool("mount", "--bind", pristine.path / bound, mount)
+    try:
+        for target in (mount, mount / "second"):
+            words = ("brd", "copy", pristine.path, target, "--trust", pristine.trust)
+            result = etsclone(*words)
+            assert result.code == 3, result.err
+            assert "hint: name a folder on another medium" in result.err
+            assert contents(pristine.path) == before
+    finally:
+        tool("umount", mount)

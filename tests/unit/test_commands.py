@@ -5,13 +5,18 @@ import io
 import json
 import os
 import signal
+import tempfile
+from argparse import ArgumentParser
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from etsclone import cli
 from etsclone.commands import brd, doctor
-from etsclone.commands.output import confirm, disk_facts, disk_line, print_table
+from etsclone.commands.diskwords import disk_facts, disk_line
+from etsclone.commands.late import add_commands
+from etsclone.commands.output import confirm, print_table
 from etsclone.errors import (
     DeviceError,
     EtscloneError,
@@ -19,9 +24,11 @@ from etsclone.errors import (
     Interrupted,
     NotConfirmed,
     Refused,
+    StoreFull,
     VerificationFailed,
 )
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable
+from etsclone.overlay.temporary import room_needed
 from etsclone.run import PROGRAMS
 from etsclone.units import GIB, MIB
 
@@ -108,10 +115,11 @@ def test_an_error_becomes_its_exit_code(
     assert (out, err) == ("", f"etsclone: {getattr(error, 'message', 'interrupted')}\n")
 
 
-def test_a_medium_that_is_gone_is_told_wherever_it_shows(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_a_medium_that_is_gone_or_damaged_is_told_wherever_it_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    gone = OSError(errno.EIO, "Input/output error", "/media/brd/x")
+    gone = OSError(number, "Input/output error", "/media/brd/x")
     monkeypatch.setattr(doctor, "run", failing(gone))
     assert run_cli("doctor") == ExitCode.DEVICE
     assert capsys.readouterr().err == (
@@ -265,3 +273,32 @@ def test_a_program_gets_all_facts_of_a_disk() -> None:
     assert (facts["path"], facts["size"], facts["serial"]) == ("/dev/sda", 8 * GIB, "A1")
     assert facts["partitions"][1]["content"] == "ext4"
     assert facts["table"] == {"label": "gpt", "uuid": "id"}
+
+
+def test_a_command_that_is_only_listed_answers_what_argparse_asks_of_a_parser() -> None:
+    """From Python 3.14 on, `add_parser` lets the parser that it has just made check its help."""
+    parser = ArgumentParser(prog="some")
+    add_commands(parser, {"one": ("etsclone.commands.doctor.configure", "do it")})
+    (listed,) = (each.choices for each in parser._actions if isinstance(each.choices, dict))
+    assert listed["one"].format_usage() == "usage: some one [-h]\n"
+
+
+def test_where_no_folder_takes_a_temporary_file_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a rescue system that is full: /tmp, /var/tmp and the working folder are all on it."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    full = pytest.raises(StoreFull, match="no folder for temporary files")
+    with full as caught, room_needed(), tempfile.TemporaryFile():
+        pass
+    assert "TMPDIR" in caught.value.hint
+    with room_needed(), tempfile.SpooledTemporaryFile(max_size=10) as small:
+        small.write(b"in memory")
+    with pytest.raises(StoreFull), room_needed(), tempfile.SpooledTemporaryFile(max_size=10) as one:
+        one.write(b"no more in memory")
+
+
+def test_what_is_missing_is_not_told_as_a_lack_of_space(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none"), room_needed():
+        (tmp_path / "none").read_bytes()

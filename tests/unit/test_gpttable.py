@@ -17,8 +17,15 @@ NAMES = st.text(
     st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="\"'\\,;"),
     max_size=36,
 )
+ATTRIBUTES = st.lists(
+    st.sampled_from(["RequiredPartition", "NoBlockIOProtocol", "LegacyBIOSBootable"])
+    | st.integers(48, 63).map("GUID:{}".format)
+)
 PARTS = st.lists(
-    st.tuples(st.integers(1, 5000), st.integers(0, 3000), st.sampled_from(TYPES), NAMES), max_size=8
+    st.tuples(
+        st.integers(1, 5000), st.integers(0, 3000), st.sampled_from(TYPES), NAMES, ATTRIBUTES
+    ),
+    max_size=8,
 )
 
 
@@ -39,10 +46,13 @@ def table_in(image: Path, script: str) -> bytes:
 
 @settings(max_examples=25)
 @given(parts=PARTS)
-def test_it_says_what_sfdisk_says(parts: list[tuple[int, int, str, str]], tmp_path: Path) -> None:
+def test_it_says_what_sfdisk_says(
+    parts: list[tuple[int, int, str, str, list[str]]], tmp_path: Path
+) -> None:
     lines, start = ["label: gpt"], 2048
-    for size, gap, kind, name in parts:
-        lines.append(f'start={start}, size={size}, type={kind}, name="{name}"')
+    for size, gap, kind, name, bits in parts:
+        attributes = f'attrs="{" ".join(bits)}"'
+        lines.append(f'start={start}, size={size}, type={kind}, name="{name}", {attributes}')
         start += size + gap
     image = tmp_path / "disk.img"
     data = table_in(image, "\n".join(lines) + "\n")
@@ -55,6 +65,13 @@ def sound(tmp_path: Path) -> bytes:
     """The first MiB of a disk with two partitions, 1 and 3."""
     script = "label: gpt\n1: size=8MiB, type=U\n3: size=20MiB, type=L\n"
     return table_in(tmp_path / "disk.img", script)[:MIB]
+
+
+def test_attributes_are_bits_of_the_entry(tmp_path: Path) -> None:
+    script = 'label: gpt\nsize=8MiB, attrs="RequiredPartition GUID:60,63"\n'
+    table = parse_gpt(table_in(tmp_path / "disk.img", script)[:MIB], 512, SIZE, {})
+    assert table is not None
+    assert [each.attributes for each in table.partitions] == [1 | 1 << 60 | 1 << 63]
 
 
 def test_numbers_may_be_left_out(sound: bytes) -> None:

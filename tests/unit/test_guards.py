@@ -8,7 +8,8 @@ from etsclone.commands.survey import refuse
 from etsclone.errors import SourceRefused, TargetRefused
 from etsclone.model.disk import Content, Disk, DiskIdentity, Partition, PartitionTable, Use
 from etsclone.model.plan import Guard, Refusal
-from etsclone.plan.guards import clone_refusals, target_refusals
+from etsclone.model.quarantine import IN_QUARANTINE
+from etsclone.plan.guards import clone_refusals, quarantine_refusals, target_refusals
 from etsclone.units import GIB
 
 SOURCE = Disk(
@@ -63,8 +64,11 @@ def test_held() -> None:
     use = Use("/dev/sdb1", "held", "/dev/dm-0")
     assert only(target_refusals(using(TARGET, use))) == (
         Guard.HELD,
-        "/dev/sdb is held by another device (/dev/sdb1 held /dev/dm-0)",
-        "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close",
+        "/dev/sdb is held by another device (/dev/sdb1 held by /dev/dm-0)",
+        (
+            "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close;"
+            " what a killed etsclone left, `etsclone umount /dev/sdb` closes"
+        ),
     )
 
 
@@ -179,6 +183,18 @@ def test_a_filesystem_without_a_table_is_a_source() -> None:
     assert clone_refusals(replace(SOURCE, table=None, content=Content("ext4")), TARGET) == ()
 
 
+def test_a_clone_in_quarantine_is_no_source_but_may_be_a_target() -> None:
+    hidden = replace(SOURCE, table=None, content=Content(IN_QUARANTINE))
+    assert only(clone_refusals(hidden, TARGET)) == (
+        Guard.QUARANTINE,
+        "/dev/sda is a clone in quarantine",
+        "`etsclone release /dev/sda` makes it a disk like others",
+    )
+    assert quarantine_refusals(hidden)
+    assert target_refusals(replace(TARGET, table=None, content=Content(IN_QUARANTINE))) == ()
+    assert quarantine_refusals(TARGET) == ()
+
+
 def test_every_guard_can_speak() -> None:
     bad = using(
         replace(
@@ -191,7 +207,8 @@ def test_every_guard_can_speak() -> None:
     source = using(replace(SOURCE, table=None), Use("/dev/sda1", "mounted", "/x"))
     part = Partition(1, "/dev/sda1", GIB, 8 * GIB, "83")
     cut = replace(SOURCE, table=PartitionTable("gpt", "id", (part,)))
-    refusals = (*clone_refusals(source, bad), *clone_refusals(cut, bad))
+    hidden = replace(SOURCE, table=None, content=Content(IN_QUARANTINE))
+    refusals = [each for disk in (source, cut, hidden) for each in clone_refusals(disk, bad)]
     assert {refusal.guard for refusal in refusals} == set(Guard)
     for refusal in refusals:
         assert refusal.hint

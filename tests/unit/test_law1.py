@@ -5,7 +5,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from etsclone.errors import ScopeConflict, UnsafePath
 from etsclone.model.scope import Scope
 from etsclone.model.tree import ancestors
 from etsclone.overlay.apply import apply_plan, verify_scope
+from etsclone.overlay.kept import commit, kept_folders, undo
 from etsclone.overlay.payload import Payload, read_payload, write_payload
 from etsclone.overlay.scan import scan
 from etsclone.plan.tree import plan_tree
@@ -70,6 +71,7 @@ class Node:
     attribute_name: str = ATTRIBUTES[0]
     flags: int = 0
     acl_user: int | None = None
+    default_acl: int | None = None
 
 
 Recipe = list[tuple[tuple[bytes, ...], Node]]
@@ -91,6 +93,7 @@ nodes = st.one_of(
         st.just("folder"),
         st.just(b""),
         st.sampled_from([0o755, 0o700, 0o1777, 0o2755]),
+        default_acl=st.sampled_from([None, None, 7, 1000]),
         **common,
     ),
     st.builds(Node, st.just("symlink"), st.sampled_from(TARGETS), st.just(0o777), **common),
@@ -119,7 +122,7 @@ scopes = st.builds(
 
 def build(root: Path, recipe: Recipe) -> None:
     """Make the tree of a recipe; what cannot be made (below a file, on top of something) is left out."""
-    files: list[bytes] = []
+    linkable: list[bytes] = []
     made: list[tuple[bytes, Node]] = []
     folders: list[tuple[bytes, Node]] = [(os.fsencode(root), Node("folder", mode=0o755))]
     for parts, node in recipe:
@@ -130,7 +133,7 @@ def build(root: Path, recipe: Recipe) -> None:
         ):
             continue
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _make(path, node, files)
+        _make(path, node, linkable)
         if node.kind == "folder":
             folders.append((path, node))
         if node.kind in ("folder", "file", "sparse", "capable"):
@@ -147,22 +150,22 @@ def _is_folder(path: bytes) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def _make(path: bytes, node: Node, files: list[bytes]) -> None:
+def _make(path: bytes, node: Node, made: list[bytes]) -> None:
     if node.kind == "folder":
         os.mkdir(path)
+        return
+    if node.kind == "hard link":
+        if made:
+            os.link(made[-1], path, follow_symlinks=False)
         return
     if node.kind == "symlink":
         os.symlink(node.content, path)
     elif node.kind in SPECIAL:
         os.mknod(path, SPECIAL[node.kind] | 0o600, os.makedev(259, 70000))
-    elif node.kind == "hard link":
-        if files:
-            os.link(files[-1], path)
-        return
     else:
         _make_file(path, node)
-        files.append(path)
     _finish(path, node)
+    made.append(path)
 
 
 SPECIAL = {
@@ -185,9 +188,13 @@ def _finish(path: bytes, node: Node) -> None:
     os.chown(path, node.owner, os.getegid(), follow_symlinks=False)
     if node.kind != "symlink":
         os.chmod(path, node.mode)
-    if node.kind in ("file", "sparse", "capable", "folder"):
-        if node.attribute is not None:
-            os.setxattr(path, node.attribute_name, node.attribute)
+    # Those of users are for files and folders alone.
+    has_users = node.kind in ("file", "sparse", "capable", "folder")
+    if node.attribute is not None and (has_users or not node.attribute_name.startswith("user.")):
+        os.setxattr(path, node.attribute_name, node.attribute, follow_symlinks=False)
+    if node.default_acl is not None:
+        os.setxattr(path, "system.posix_acl_default", acl(node.default_acl, 5, node.mode))
+    if has_users:
         if node.kind == "capable":
             os.setxattr(path, "security.capability", CAPABILITY)
         if node.acl_user is not None:
@@ -212,6 +219,8 @@ def rebuild(root: Path, payload: Payload, scope: Scope) -> None:
         event(f"plan with {action.value}")
     apply_plan(str(root), plan, payload)
     verify_scope(str(root), payload.tree, scope)
+    if plan.changes:
+        commit(str(root))
 
 
 def within(sight: Sight, scope: Scope) -> Sight:
@@ -270,6 +279,26 @@ def check_law(clone: Path, role: Path, scope: Scope) -> None:
     assert look(role) == wanted
 
 
+def check_undo(clone: Path, role: Path, scope: Scope) -> None:
+    """undo(rebuild(clone)) is the clone, in everything that can be seen of a tree; twice, one on top of the other."""
+    before, names = look(clone), links(clone)
+    applied = 0
+    with overlay(role, scope) as payload, overlay(clone, scope) as own:
+        for wanted in (payload, own):
+            seen = scan(str(clone), scope)
+            with suppress(ScopeConflict, UnsafePath):
+                plan = plan_tree(
+                    seen.scope, wanted.tree, scope, seen.outside, kept_folders(str(clone))
+                )
+                apply_plan(str(clone), plan, wanted)
+                applied += bool(plan.changes)
+    event(f"undone {applied} times")
+    for _ in range(applied):
+        undo(str(clone))
+    assert look(clone) == before
+    assert links(clone) == names
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _no_waiting_for_disks() -> Iterator[None]:
     """Durability is not what is tested here, and most of the time would go there."""
@@ -290,3 +319,17 @@ def test_role_inversion(tmp_path: Path, primary: Recipe, secondary: Recipe, scop
             build(tree, primary if name.startswith("p") else secondary)
         check_law(trees["p2"], trees["s"], scope)
         check_law(trees["s2"], trees["p"], scope)
+
+
+@pytest.mark.timeout(1800)
+@given(primary=recipes, secondary=recipes, scope=scopes)
+def test_undo_is_the_way_back(
+    tmp_path: Path, primary: Recipe, secondary: Recipe, scope: Scope
+) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder, ExitStack() as cleanup:
+        cleanup.callback(unlock, Path(folder))
+        trees = {"p": Path(folder, "p"), "s": Path(folder, "s")}
+        for name, tree in trees.items():
+            tree.mkdir()
+            build(tree, primary if name == "p" else secondary)
+        check_undo(trees["p"], trees["s"], scope)

@@ -1,6 +1,7 @@
 """What differences mean, and how few lines tell them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,9 +10,9 @@ from hypothesis import strategies as st
 from etsclone.model.diff import Change, Comparison, Course, Difference, Meaning
 from etsclone.model.packages import Package
 from etsclone.model.scope import Scope
-from etsclone.model.tree import Entry, Kind
+from etsclone.model.tree import Entry, Kind, Tree
 from etsclone.plan import diff
-from etsclone.plan.diff import compare, what_differs
+from etsclone.plan.diff import compare, unlisted, what_differs
 from etsclone.plan.versions import package_changes, sort_key
 
 SCOPE = Scope(("/etc/hosts", "/etc/dhcp"), ("/etc/fstab",), ("/var/log", "/opt/t/cache"))
@@ -181,6 +182,111 @@ def test_no_difference_is_lost(left: list[str], right: list[str], content: str) 
             one.path == each.path or one.path.startswith(each.path + b"/")
             for each in found.differences[meaning]
         )
+
+
+# --- what no inventory tells ---------------------------------------------------------------------------------------
+
+ACL = (("system.posix_acl_access", b"\2\0\0\0"),)
+
+
+def held(*entries: Entry) -> Tree:
+    return {entry.path: entry for entry in entries}
+
+
+def words(comparison: Comparison, meaning: Meaning) -> dict[bytes, tuple[str, ...]]:
+    return {each.path: each.what for each in comparison.differences[meaning]}
+
+
+def test_attributes_are_told_of_paths_with_equal_lines_too() -> None:
+    payloads = held(file("/etc/hosts")), held(replace(file("/etc/hosts"), xattrs=ACL))
+    found = compare([], [SCOPE], held=payloads)
+    assert words(found, Meaning.SCOPE) == {b"/etc/hosts": ("attributes",)}
+    assert found.paths[Meaning.SCOPE] == 1
+
+
+def test_a_word_is_added_to_the_others_of_a_path() -> None:
+    before = [file("/etc/dhcp/a"), file("/etc/hosts")]
+    after = [file("/etc/dhcp/a", mtime_ns=1), file("/etc/hosts", "b")]
+    payloads = held(*before), held(*(replace(entry, xattrs=ACL) for entry in after))
+    found = compare(pairs(before, after), [SCOPE], held=payloads)
+    assert words(found, Meaning.SCOPE) == {
+        b"/etc/dhcp/a": ("time", "attributes"),
+        b"/etc/hosts": ("content", "attributes"),
+    }
+    assert found.paths[Meaning.TIME] == 0
+
+
+def test_all_names_of_a_file_tell_of_its_links() -> None:
+    alone = held(file("/a"), file("/b"), file("/c"))
+    linked = {**alone, b"/c": replace(file("/c"), link_to=b"/a")}
+    assert unlisted(alone, linked) == {b"/a": ("links",), b"/c": ("links",)}
+    without_first = held(file("/b"), file("/c"), replace(file("/d"), link_to=b"/c"))
+    with_first = held(*(replace(file(path), link_to=b"/a") for path in ("/c", "/d")), file("/a"))
+    assert unlisted(with_first, without_first) == {b"/c": ("links",), b"/d": ("links",)}
+
+
+def test_what_became_something_else_has_no_other_words() -> None:
+    other = replace(folder("/etc/hosts"), xattrs=ACL)
+    assert unlisted(held(file("/etc/hosts")), held(other)) == {}
+
+
+@pytest.mark.parametrize("path", ["/etc/dhcp/socket", "/etc/login.defs"])
+def test_a_socket_in_scope_is_kept_by_no_overlay(path: str) -> None:
+    socket = Entry(path.encode(), Kind.SOCKET, 0o755, 0, 0, 0)
+    expected = Meaning.VOLATILE if "dhcp" in path else Meaning.UNCLAIMED
+    for before, after in (
+        ([socket], []),
+        ([], [socket]),
+        ([socket], [replace(socket, mode=0o700)]),
+    ):
+        assert compared(before, after).paths == {each: int(each is expected) for each in Meaning}
+
+
+def test_a_file_that_became_a_socket_was_kept() -> None:
+    socket = Entry(b"/etc/hosts", Kind.SOCKET, 0o755, 0, 0, 0)
+    assert compared([file("/etc/hosts")], [socket]).paths[Meaning.SCOPE] == 1
+
+
+def payload(groups: Mapping[str, int], marked: Iterable[str]) -> Tree:
+    """Files by name, those of one group as names of one file; some have an attribute."""
+    leaders: dict[int, bytes] = {}
+    tree: dict[bytes, Entry] = {}
+    for name, group in sorted(groups.items()):
+        path = f"/etc/dhcp/{name}".encode()
+        leader = leaders.setdefault(group, path)
+        xattrs = tree[leader].xattrs if leader != path else ACL if name in marked else ()
+        tree[path] = replace(
+            file(path.decode()), xattrs=xattrs, link_to=None if leader == path else leader
+        )
+    return tree
+
+
+payloads = st.builds(
+    payload,
+    st.dictionaries(st.sampled_from("abcde"), st.integers(0, 3)),
+    st.sets(st.sampled_from("abcde")),
+)
+
+
+def names_of(tree: Tree, path: bytes) -> set[bytes]:
+    leader = tree[path].link_to or path
+    return {name for name, entry in tree.items() if (entry.link_to or name) == leader}
+
+
+@given(payloads, payloads)
+def test_exactly_what_differs_unlisted_is_told(before: Tree, after: Tree) -> None:
+    both = before.keys() & after.keys()
+    expected = {
+        "attributes": {path for path in both if before[path].xattrs != after[path].xattrs},
+        "links": {path for path in both if names_of(before, path) != names_of(after, path)},
+    }
+    found = unlisted(before, after)
+    assert {
+        word: {path for path, told in found.items() if word in told} for word in expected
+    } == expected
+    assert unlisted(after, before) == found
+    told = compare(pairs(before.values(), after.values()), [SCOPE], held=(before, after))
+    assert told.paths[Meaning.SCOPE] == len(found) + len(before.keys() ^ after.keys())
 
 
 # --- versions ------------------------------------------------------------------------------------------------------

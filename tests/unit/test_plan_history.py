@@ -149,3 +149,12 @@ def test_what_cannot_be_read_in_the_source_is_no_fork() -> None:
     broken = Link("primary", 2, "x", 0, problem=Problem(Flaw.DAMAGED, "primary", 2, "x"))
     assert copies([link(1), broken], history(2)) == ()
     assert copies([link(1), broken], history(1)) == (broken,)
+
+
+def test_what_follows_a_damaged_generation_tells_which_one_it_was() -> None:
+    broken = Link("primary", 2, "x", 0, problem=Problem(Flaw.DAMAGED, "primary", 2, "x"))
+    assert copies([link(1), broken, link(3)], history(2)) == (link(3),)
+    with pytest.raises(StoreForked, match="another generation 2"):
+        copies([link(1), broken, link(3, "b", "b")], history(2))
+    with pytest.raises(StoreForked, match="another generation 2"):
+        copies([link(1), link(2, "b"), link(3)], [link(1), broken, link(3)])

@@ -1,11 +1,13 @@
 """What is shown of contents, and what is kept to oneself."""
 
+from dataclasses import replace
+
 import pytest
 
 from etsclone.model.diff import Shown, TextDiff
 from etsclone.model.scope import PatternError
 from etsclone.model.tree import Entry, Kind
-from etsclone.plan.secrets import MASK, masked, secret_paths
+from etsclone.plan.secrets import MASK, is_hidden, masked, secret_paths
 from etsclone.plan.textdiff import MOST, Side, text_diff
 
 SECRET = "hunter2"
@@ -138,3 +140,28 @@ def test_other_lines_are_as_they_are(line: str) -> None:
 def test_a_profiles_patterns_must_be_patterns() -> None:
     with pytest.raises(PatternError):
         secret_paths(("relative",))
+
+
+@pytest.mark.parametrize("hidden", [(True, False), (False, True)])
+def test_what_stands_in_a_folder_that_keeps_others_out_is_secret(
+    hidden: tuple[bool, bool],
+) -> None:
+    before, after = side("/etc/x", b"one\n"), side("/etc/x", b"two\n")
+    assert shown(before, after).shown is Shown.TEXT
+    before, after = replace(before, hidden=hidden[0]), replace(after, hidden=hidden[1])
+    assert shown(before, after) == TextDiff(b"/etc/x", Shown.SECRET)
+    assert text_diff(before, after, LABELS, None).shown is Shown.TEXT
+
+
+@pytest.mark.parametrize(
+    ("modes", "hidden"),
+    [
+        ((), False),
+        ((0o755, 0o1777), False),
+        ((0o755, 0o700), True),
+        ((0o750, 0o755), True),
+        ((0o755, 0o711), True),
+    ],
+)
+def test_folders_that_keep_others_out(modes: tuple[int, ...], hidden: bool) -> None:
+    assert is_hidden(Entry(b"/x", Kind.FOLDER, mode, 0, 0, 0) for mode in modes) is hidden

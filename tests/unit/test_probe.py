@@ -41,7 +41,18 @@ def test_an_mbr_of_an_old_sfdisk_without_sector_size() -> None:
             }
         }
     )
-    assert parse_table(text, {}).partitions == (Partition(5, "", 63 * 512, 7 * 512, "F"),)
+    assert parse_table(text, {}).partitions == (
+        Partition(5, "", 63 * 512, 7 * 512, "F", "0000abcd-05"),
+    )
+
+
+@pytest.mark.parametrize(("number", "uuid"), [(1, "1234abcd-01"), (16, "1234abcd-10")])
+def test_partitions_of_an_mbr_are_called_after_the_disk(number: int, uuid: str) -> None:
+    row = {"node": f"/dev/sda{number}", "start": 63, "size": 7, "type": "83"}
+    table = {"label": "dos", "id": "0x1234abcd", "partitions": [row]}
+    for mark, found in (("0x1234abcd", uuid), ("0x00000000", "")):
+        text = json.dumps({"partitiontable": table | {"id": mark}})
+        assert [part.uuid for part in parse_table(text, {}).partitions] == [found]
 
 
 def test_a_table_without_partitions() -> None:

@@ -67,6 +67,15 @@ def test_lists_are_joined_and_values_overridden(site: Path) -> None:
     assert [check.name for check in profile.checks] == ["names", "web"]
 
 
+def test_a_check_may_need_and_write_to_what_it_names(site: Path) -> None:
+    write(
+        site,
+        "web",
+        'extends = ["base"]\nchecks = [{name = "web", argv = ["a", "-t"], scratch = ["/run/a"], needs = ["/etc/a"]}]',
+    )
+    assert load_profile("web").checks[-1] == Check("web", ("a", "-t"), ("/run/a",), ("/etc/a",))
+
+
 def test_a_base_that_is_reached_twice_counts_once(site: Path) -> None:
     write(site, "left", 'extends = ["base"]\n')
     write(site, "right", 'extends = ["base"]\n')
@@ -144,8 +153,28 @@ def test_circles_are_refused(site: Path) -> None:
         ),
         pytest.param(
             'format = 1\nname = "bad"\nroles = ["a", "b"]\nchecks = [{name = "x"}]',
-            "a check has exactly a name and an argv",
+            "a check has a name and an argv",
             id="check",
+        ),
+        pytest.param(
+            'format = 1\nname = "bad"\nroles = ["a", "b"]\nchecks = [{name = "x", argv = [], needs = []}]',
+            "a check has a name and an argv",
+            id="empty check",
+        ),
+        pytest.param(
+            'format = 1\nname = "bad"\nroles = ["a", "b"]\nchecks = [{name = "x", argv = ["x"], user = "y"}]',
+            "may have scratch and needs",
+            id="check key",
+        ),
+        pytest.param(
+            'format = 1\nname = "bad"\nroles = ["a", "b"]\nchecks = [{name = "x", argv = ["x"], needs = ["etc"]}]',
+            "not an absolute path: etc",
+            id="check needs",
+        ),
+        pytest.param(
+            'format = 1\nname = "bad"\nroles = ["a", "b"]\nchecks = [{name = "x", argv = ["x"], scratch = ["/../b"]}]',
+            "not an absolute path: /../b",
+            id="check scratch",
         ),
     ],
 )  # fmt: skip

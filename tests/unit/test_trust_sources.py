@@ -6,7 +6,7 @@ import pytest
 
 from etsclone.commands import trust
 from etsclone.commands.trust import load_trust
-from etsclone.errors import FormatError, TrustRefused
+from etsclone.errors import TrustRefused
 
 FIRST = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICk113kggmCce96wcJSJxHX6XE6q4pXTaQAINM8qlCKJ"
 SECOND = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIH2LZqDPQk7lFHnqDFk8aOlBHsju5uhu+qB3CGQA4r13"
@@ -46,7 +46,7 @@ def test_this_systems_lists_count(site: Path) -> None:
 def test_a_named_list_of_revoked_keys_takes_the_place_of_this_systems(site: Path) -> None:
     write(site / "allowed_signers", f"primary {FIRST}\n")
     write(site / "revoked_keys", "nonsense\n")
-    with pytest.raises(FormatError):
+    with pytest.raises(TrustRefused, match="/revoked_keys: line 1 of the revoked keys"):
         load_trust(None)
     assert len(load_trust(None, revoked=write(site / "mine", f"{FIRST}\n{SECOND}")).revoked) == 2
     with pytest.raises(TrustRefused, match="no list of revoked keys"):
@@ -63,6 +63,18 @@ def test_a_clones_lists_count_only_without_one_of_this_system(site: Path) -> Non
     own = load_trust(None, inside=inside)
     assert [listing.principals for listing in own.listings] == ["secondary"]
     assert len(own.revoked) == 1
+
+
+def test_a_list_that_cannot_be_used_is_named(site: Path) -> None:
+    bad = write(site / "bad", f"# mine\nprimary {FIRST[:40]}\n")
+    with pytest.raises(TrustRefused, match="/bad: line 2 of the allowed signers") as caught:
+        load_trust(bad)
+    assert caught.value.hint
+    with pytest.raises(TrustRefused, match="in the clone: line 2 of the allowed signers"):
+        load_trust(None, inside=(bad.read_text(), ""))
+    bad.write_bytes(b"\xff")
+    with pytest.raises(TrustRefused, match="/bad: it is no text"):
+        load_trust(bad)
 
 
 def test_a_list_that_cannot_be_read_is_no_empty_one(site: Path) -> None:

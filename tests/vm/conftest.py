@@ -8,11 +8,17 @@ import pytest
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
+def build_image(layout: str) -> Path:
+    """The disk of a real primary that boots, in one of the layouts of scripts/build-image."""
+    argv = [str(SCRIPTS / "build-image"), "--layout", layout]
+    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
+    return Path(built.stdout.strip())
+
+
 @pytest.fixture(scope="session")
 def server_image() -> Path:
     """The disk of a real primary that boots; shared and read-only: copy it."""
-    built = subprocess.run([SCRIPTS / "build-image"], check=True, stdout=subprocess.PIPE, text=True)
-    return Path(built.stdout.strip())
+    return build_image("bios-ext4")
 
 
 @pytest.fixture(scope="session")

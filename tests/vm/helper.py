@@ -10,7 +10,7 @@ standard input; what a script leaves in the background goes on. udev runs, no ot
 Its root is a logical volume, helper/root, of /dev/vda2, with free extents in its group; /boot is /dev/vda1. Nothing
 that is written to /dev/vda outlives the VM. Scratch disks are sparse files in the folder given, and removed in the end.
 `etsclone` is the code of this checkout with the packages of the running Python, which must have the version of the
-guest's; its state is in /run/etsclone.
+guest's; its state is in /run/etsclone. `/mnt/pair/install-role` makes a mounted tree either role by hand.
 
 One boot (6 s by TCG on an idle machine) serves a whole module: use a fixture with scope="module".
 """
@@ -31,6 +31,8 @@ from .qemu import BOOT_TIMEOUT, COMMAND_TIMEOUT, Result
 
 PROJECT = Path(__file__).parents[2]
 GUEST = Path(__file__).parent / "guest"
+DEVICES = PROJECT / "scripts" / "helper" / "devices"
+PAIR = PROJECT / "scripts" / "pair"
 PROJECT_DISK_MIB = 256
 TAIL = 3000
 
@@ -82,15 +84,18 @@ class Helper:
 
 
 @contextlib.contextmanager
-def helper(image: Path, folder: Path, disks: Mapping[str, int]) -> Iterator[Helper]:
+def helper(
+    image: Path, folder: Path, disks: Mapping[str, int], more: Path | None = None
+) -> Iterator[Helper]:
     """Boot the helper with scratch disks (name and size in bytes); it ends with the block.
 
     Args:
         image: the folder that scripts/build-helper made.
         folder: for the disks and the log of the console (console.log).
         disks: at most twenty; one with a file there already keeps what it holds.
+        more: a folder that the VM has, read-only, as /mnt/more.
     """
-    project = project_disk(folder)
+    project = project_disk(folder, more)
     files = []
     for name, size in disks.items():
         files.append(folder / f"{name}.raw")
@@ -122,7 +127,8 @@ def command_line(
     argv = [
         *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", "1024"),
         *("-kernel", str(image / "kernel"), "-initrd", str(image / "initrd")),
-        *("-append", "console=ttyS0 loglevel=4 mitigations=off panic=-1 random.trust_cpu=on"),
+        # On a busy machine the first ticks come too late for the kernel's check of its timer, and it panics.
+        *("-append", "console=ttyS0 loglevel=4 no_timer_check mitigations=off panic=-1 random.trust_cpu=on"),
         *("-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults", "-nic", "none"),
         *("-serial", f"file:{quoted(console)}", "-device", "virtio-rng-pci"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=port,fd={port}"),
@@ -146,10 +152,14 @@ def quoted(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def project_disk(folder: Path) -> Path:
+def project_disk(folder: Path, more: Path | None) -> Path:
     """A filesystem with etsclone, the packages that it needs, and what the VM runs first."""
     disk, tree = folder / "project.raw", folder / "project"
     shutil.copytree(GUEST, tree)
+    shutil.copy(DEVICES, tree)
+    shutil.copytree(PAIR, tree / "pair")
+    if more is not None:
+        shutil.copytree(more, tree / "more")
     library = tree / "lib"
     shutil.copytree(PROJECT / "etsclone", library / "etsclone")
     for name in packages("etsclone"):

@@ -7,7 +7,7 @@ reaches the disk.
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import pexpect
 ROOT_PASSWORD = "etsclone"  # of the image that scripts/build-image makes
 BOOT_TIMEOUT = 900.0
 COMMAND_TIMEOUT = 300.0
+OVMF = Path("/usr/share/OVMF")
 EOL = r"\r*\n"  # the guest's terminal and the host's may each add a carriage return
 
 
@@ -82,25 +83,45 @@ class Console:
         self._child.expect(pexpect.EOF, timeout=timeout)
 
 
-def command_line(disk: Path, memory_mib: int) -> list[str]:
-    """QEMU's arguments: one disk, its writes thrown away; the serial line on stdin and stdout."""
-    name = str(disk).replace(",", ",,")  # QEMU's own way to quote a comma
+def command_line(
+    disk: Path, memory_mib: int, *, uefi: bool, beside: Sequence[Path] = ()
+) -> list[str]:
+    """QEMU's arguments: a disk, others beside it, writes thrown away; the serial line on stdin and stdout."""
+    names = [
+        str(each).replace(",", ",,") for each in (disk, *beside)
+    ]  # QEMU's own way to quote a comma
+    # Firmware that has never seen this disk: it remembers no boot entry.
+    firmware = [
+        *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),
+        *("-drive", f"if=pflash,format=raw,snapshot=on,file={OVMF / 'OVMF_VARS_4M.fd'}"),
+    ]
     return [
         "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", str(memory_mib),
-        "-drive", f"file={name},format=raw,if=virtio,snapshot=on",
+        *(word for name in names for word in ("-drive", f"file={name},format=raw,if=virtio,snapshot=on")),
         "-nic", "user,restrict=on,model=virtio-net-pci",
         "-display", "none", "-monitor", "none", "-no-reboot",
         "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
+        *(firmware if uefi else ()),
     ]  # fmt: skip
 
 
 @contextmanager
-def boot(disk: Path, log: Path, memory_mib: int = 1024) -> Iterator[Console]:
-    """Boot `disk` and give its console, also written to `log`; the machine ends with the block."""
+def boot(
+    disk: Path,
+    log: Path,
+    memory_mib: int = 1024,
+    *,
+    uefi: bool = False,
+    beside: Sequence[Path] = (),
+) -> Iterator[Console]:
+    """Boot `disk`, with other disks `beside` it, and give its console, also written to `log`.
+
+    The machine ends with the block.
+    """
     with log.open("w", encoding="utf-8") as transcript:
         child = pexpect.spawn(
             "qemu-system-x86_64",
-            command_line(disk, memory_mib),
+            command_line(disk, memory_mib, uefi=uefi, beside=beside),
             encoding="utf-8",
             codec_errors="replace",
             timeout=COMMAND_TIMEOUT,

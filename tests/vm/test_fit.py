@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from .qemu import boot
-from .test_boot import etsclone
+from .servers import etsclone
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 

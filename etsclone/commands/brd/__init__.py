@@ -1,8 +1,8 @@
 """`etsclone brd ...`: keep Backup and Recovery Data."""
 
-import importlib
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser
+
+from etsclone.commands.late import add_commands
 
 COMMANDS = {
     "init": ("init.configure", "make a BRD store for a pair, in a new or empty folder"),
@@ -37,23 +37,9 @@ COMMANDS = {
 """The verbs: the function of a module of this package that adds the arguments, and what they are for."""
 
 
-class _Late(ArgumentParser):
-    """The parser of a command whose module is imported only when the command line names it."""
-
-    where = ""
-
-    def parse_known_args(  # type: ignore[override] # argparse calls it with these two
-        self, args: Sequence[str] | None = None, namespace: Namespace | None = None
-    ) -> tuple[Namespace, list[str]]:
-        """Add the arguments, then parse."""
-        module, _, function = self.where.partition(".")
-        getattr(importlib.import_module(f"{__name__}.{module}"), function)(self)
-        return super().parse_known_args(args, namespace)
-
-
 def configure(parser: ArgumentParser) -> None:
     """Add the subcommands."""
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Late)
-    for name, (where, purpose) in COMMANDS.items():
-        description = f"{purpose[0].upper()}{purpose[1:]}."
-        commands.add_parser(name, help=purpose, description=description).where = where
+    add_commands(
+        parser,
+        {name: (f"{__name__}.{where}", purpose) for name, (where, purpose) in COMMANDS.items()},
+    )

@@ -1,6 +1,7 @@
 """`etsclone brd capture`: what makes a server itself, as a signed overlay in the store."""
 
 import contextlib
+import hashlib
 import logging
 import tempfile
 import time
@@ -15,27 +16,34 @@ from etsclone.chroot import in_chroot, require_root
 from etsclone.commands.brd.drift import unclaimed_notes
 from etsclone.commands.brd.inspect import header_facts
 from etsclone.commands.brd.recipients import site_checked
+from etsclone.commands.keyfile import add_unlock
 from etsclone.commands.listings import listing_aids
 from etsclone.commands.output import add_json, ask_passphrase, print_json
 from etsclone.commands.packages import installed_by_rpm
 from etsclone.commands.system import System, system_at, system_on_disk
 from etsclone.commands.trust import load_trust
 from etsclone.commands.unchanged import keep_check, remember_generation, still_true
+from etsclone.commands.unfinished import check_finished
+from etsclone.commands.unlock import given_keys
+from etsclone.errors import SourceChanged
 from etsclone.model.brd import NAMESPACE, Header, Signer
 from etsclone.model.profile import Profile
 from etsclone.model.scope import Scope
+from etsclone.model.tree import Tree
 from etsclone.overlay import inventory
+from etsclone.overlay.brought import Brought, brought_by_dpkg, keep_brought
 from etsclone.overlay.checked import Check
 from etsclone.overlay.container import measure, read_envelope, write_overlay
-from etsclone.overlay.content import LinesDigest, content_digest, noted
+from etsclone.overlay.content import content_digest, noted
 from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS, digest
 from etsclone.overlay.heldkey import HeldKey, load_key
-from etsclone.overlay.listing import NO_AIDS, Aids, list_tree
-from etsclone.overlay.packages import dpkg_packages
+from etsclone.overlay.listing import NO_AIDS, Aids, tree_listing
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
 from etsclone.overlay.sealing import sealing
 from etsclone.overlay.signing import SigningKey
+from etsclone.overlay.status import ATTEMPTS
+from etsclone.overlay.temporary import room_needed
 from etsclone.profiles import load_profile
 from etsclone.store.folder import NewOverlay, Store, open_store
 from etsclone.units import human
@@ -45,15 +53,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What the child process inside the system tells: host name, how many paths, how many files were read for the
-    listing, what people should know, and the digests of payload and inventory before they were sealed."""
+    """What the child process inside the system tells.
+
+    Host name, how many paths, how many files were read for the listing, what people should know, and the digests of
+    what was found, before it was sealed: of the payload, the inventory's head and the listing.
+    """
 
     host: str
     paths: int
     listed: int
     read: int
     warnings: tuple[str, ...]
-    contents: tuple[str, str]
+    contents: tuple[str, ...]
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -89,6 +100,7 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="read every file, also those that are as the last capture saw them",
     )
+    add_unlock(parser)
     add_json(parser)
 
 
@@ -96,9 +108,10 @@ def run(arguments: Namespace) -> None:
     """Scan, archive, sign, store; when nothing changed, only the time is kept.
 
     Raises:
-        NotRoot, StoreRefused, TrustRefused, KeyRefused, UsageError, RootNotMounted: before anything was written.
+        NotRoot, StoreRefused, TrustRefused, KeyRefused, UsageError, RootNotMounted, RebuildUnfinished: before anything
+            was written.
         KeyRefused: also when an agent or a token does not sign in the end; nothing of it stays.
-        StoreFull, DeviceError: when the store cannot take it; nothing of it stays.
+        StoreFull, DeviceError: when the store or $TMPDIR cannot take it; nothing of it stays.
     """
     require_root()
     store = open_store(arguments.store)
@@ -108,16 +121,18 @@ def run(arguments: Namespace) -> None:
     key = load_key(arguments.key, lambda: ask_passphrase(arguments.key))
     signer = _check_signer(store, key, arguments.role)
     source = (
-        system_on_disk(arguments.disk, writable=False)
+        system_on_disk(arguments.disk, writable=False, keys=given_keys(arguments))
         if arguments.disk
         else system_at(arguments.root)
     )
     with (
         source as system,
+        room_needed(),
         tempfile.TemporaryFile() as payload,
         tempfile.TemporaryFile() as listing,
         store.new_overlay(arguments.role) as new,
     ):
+        check_finished(system.folder, system.name)
         with listing_aids(store.pair, arguments.role, full=arguments.full) as aids:
             captured = capture_system(
                 system, profile.scope, payload, listing, recipients=recipients, aids=aids
@@ -159,46 +174,69 @@ def capture_system(
     rpm, notes = installed_by_rpm(system.folder)
 
     def work() -> Captured:
-        seen = scan("/", scope, skip=system.skip)
-        with sealing(payload, recipients) as sealed, noted(sealed) as kept:
-            archived = write_payload(kept.file, "/", seen.scope)
-        installed = rpm if rpm.packages else dpkg_packages("/")
-        found = LinesDigest(inventory.head(installed.packages))
-        with (
-            sealing(listing, recipients) as sealed,
-            inventory.writing_lines(sealed, installed.packages) as write,
-        ):
-
-            def put(lines: bytes) -> None:
-                found.add(lines)
-                write(lines)
-
-            listed = list_tree(
-                "/",
-                scope,
-                put,
-                started_ns=started_ns,
-                skip=system.skip,
-                packages=installed.owners,
-                aids=aids,
-            )
+        brought = Brought.by(rpm) if rpm.packages else brought_by_dpkg("/", aids.brought)
+        with tree_listing(
+            "/", scope, started_ns=started_ns, skip=system.skip, brought=brought, aids=aids
+        ) as put_out:
+            # Here, the processes that list the tree are at work already.
+            if aids.keep_brought:
+                keep_brought(brought, "/", aids.keep_brought, started_ns=started_ns)
+            kept = _kept(system, scope, payload, spool, recipients)
+            with (
+                sealing(listing, recipients) as sealed,
+                inventory.writing_lines(sealed, brought.head) as write,
+            ):
+                listed = put_out(write, kept.tree)
         payload.flush()
         listing.flush()
         # Both read the files of the scope: what changes meanwhile is told once.
-        warnings = dict.fromkeys((*notes, *seen.warnings, *archived.warnings, *listed.warnings))
+        warnings = dict.fromkeys((*notes, *kept.warnings, *listed.warnings))
         return Captured(
             _host_name(),
-            len(archived.tree),
+            len(kept.tree),
             listed.paths,
             listed.read,
             tuple(warnings),
-            (kept.digest, found.digest),
+            (kept.digest, hashlib.sha256(brought.head).hexdigest(), listed.digest),
         )
 
-    captured = in_chroot(system.folder, work)
+    with tempfile.TemporaryFile() as spool:  # made here: inside there may be no folder for it
+        captured = in_chroot(system.folder, work)
     payload.seek(0)
     listing.seek(0)
     return captured
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is in the payload, its digest before it was sealed, and what people should know."""
+
+    tree: Tree
+    digest: str
+    warnings: tuple[str, ...]
+
+
+def _kept(
+    system: System,
+    scope: Scope,
+    payload: BinaryIO,
+    spool: BinaryIO,
+    recipients: Sequence[str],
+    attempts: int = ATTEMPTS,
+) -> _Kept:
+    """Archive the scope; from the beginning again when something has gone that the scan saw."""
+    payload.seek(0)
+    payload.truncate()
+    seen = scan("/", scope, skip=system.skip)
+    try:
+        with sealing(payload, recipients) as sealed, noted(sealed) as note:
+            archived = write_payload(note.file, "/", seen.scope, spool=spool)
+    except SourceChanged:
+        if attempts == 1:
+            raise
+    else:
+        return _Kept(archived.tree, note.digest, (*seen.warnings, *archived.warnings))
+    return _kept(system, scope, payload, spool, recipients, attempts - 1)
 
 
 def _host_name() -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from etsclone.commands.history import last_check, read_newest, seen
+from etsclone.commands.history import last_check, read_newest, seen, where_it_is
 from etsclone.commands.output import add_json, print_json
 from etsclone.commands.trust import add_revoked, load_trust
 from etsclone.errors import (
@@ -18,9 +18,9 @@ from etsclone.errors import (
 )
 from etsclone.model.history import Flaw, Link
 from etsclone.overlay.trust import Trust
-from etsclone.plan.history import not_newest
+from etsclone.plan.history import not_newest, older
 from etsclone.store.folder import Store, open_store
-from etsclone.store.memory import recall
+from etsclone.store.memory import recall, remember_newest
 from etsclone.units import human_age, parse_age
 
 _CLOCKS_DIFFER = timedelta(hours=1)
@@ -70,7 +70,7 @@ def run(arguments: Namespace) -> None:
     trust = load_trust(arguments.trust, revoked=arguments.revoked, copy=store.signers_path)
     now = datetime.now(UTC)
     roles = (arguments.role,) if arguments.role else store.roles
-    healths = [_health(store, role, trust, now, oldest) for role in roles]
+    healths = [_health(store, role, trust, arguments, now, oldest) for role in roles]
     if arguments.json:
         print_json({"pair": store.pair, "roles": [_facts(health, now) for health in healths]})
     else:
@@ -81,19 +81,28 @@ def run(arguments: Namespace) -> None:
         raise max(failed, key=_weight)
 
 
-def _health(store: Store, role: str, trust: Trust, now: datetime, oldest: timedelta) -> _Health:
+def _health(
+    store: Store, role: str, trust: Trust, arguments: Namespace, now: datetime, oldest: timedelta
+) -> _Health:
     newest = read_newest(store, role, trust)
     if newest is None:
+        if known := recall(store.pair, role).newest:
+            hint = (
+                "find the store that has it; if that one was given up: capture into this one, then"
+                " `etsclone brd verify --accept`"
+            )
+            lost = ChainBroken(f"role {role}: {older(known.generation, 0)}", hint=hint)
+            return _Health(role, error=lost)
         hint = f"run `etsclone brd capture {store.path} --role {role}` on that server"
         return _Health(role, error=RoleStale(f"role {role} was never captured", hint=hint))
     try:
-        confirmed = _confirmed(store, newest, trust)
+        confirmed = _confirmed(store, newest, trust, arguments)
     except EtscloneError as error:
         return _Health(role, newest, error=error)
     return _Health(role, newest, confirmed, _age_error(role, now - confirmed, oldest))
 
 
-def _confirmed(store: Store, newest: Link, trust: Trust) -> datetime:
+def _confirmed(store: Store, newest: Link, trust: Trust, arguments: Namespace) -> datetime:
     """When the newest generation was captured, or last found to be still true.
 
     Raises:
@@ -106,10 +115,8 @@ def _confirmed(store: Store, newest: Link, trust: Trust) -> datetime:
         message = newest.problem.message if newest.problem else f"{newest.path} was not verified"
         raise VerificationFailed(message, hint=f"look with `etsclone brd verify {store.path}`")
     if wrong := not_newest(here, recall(store.pair, newest.role).newest):
-        raise ChainBroken(
-            f"role {newest.role}: {wrong}",
-            hint="find the store that has it, and bring this one up to date with `brd copy`",
-        )
+        raise ChainBroken(f"role {newest.role}: {wrong}", hint=where_it_is(store, arguments))
+    remember_newest(store.pair, newest.role, here)
     check = last_check(store, newest, trust)
     return max(newest.created, check) if check else newest.created
 
@@ -117,7 +124,8 @@ def _confirmed(store: Store, newest: Link, trust: Trust) -> datetime:
 def _age_error(role: str, age: timedelta, oldest: timedelta) -> EtscloneError | None:
     if age > oldest:
         return RoleStale(
-            f"role {role} was last captured {human_age(age)} ago",
+            f"role {role} was last captured {human_age(age)} ago: that is too old,"
+            f" --max-age allows {human_age(oldest)}",
             hint="look why the captures on that server end",
         )
     if age < -_CLOCKS_DIFFER:

@@ -1,10 +1,8 @@
 """`etsclone brd diff`: what two servers, or two states of one, differ in, and what a rebuild would miss of it."""
 
 import contextlib
-import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from pathlib import Path
 
 from etsclone.commands.brd.differences import (
     comparison_facts,
@@ -20,15 +18,15 @@ from etsclone.commands.brd.sides import (
     compared,
     find_place,
     given_keys,
+    is_store,
     overlay_side,
-    place_in,
+    payloads_of,
 )
+from etsclone.commands.keyfile import add_unlock
 from etsclone.commands.output import add_json, print_json
 from etsclone.errors import UsageError
 from etsclone.model.diff import Meaning, TextDiff
 from etsclone.model.scope import Scope
-from etsclone.profiles import load_profile
-from etsclone.store.folder import CONFIG, open_store
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -59,6 +57,7 @@ def configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="show the content of keys, password files and the like too",
     )
+    add_unlock(parser)
     add_json(parser)
 
 
@@ -70,14 +69,19 @@ def run(arguments: Namespace) -> None:
         TrustRefused, VerificationFailed: when an overlay does not verify.
     """
     places = _places(arguments.what)
-    scope = load_profile(arguments.profile).scope if arguments.profile else None
-    with _sides(places, scope, arguments) as (left, right):
-        comparison = compared(left, right, (scope,) if scope else ())
+    scope = _scope(arguments.profile) if arguments.profile else None
+    with (
+        _sides(places, scope, arguments) as (left, right),
+        payloads_of(left, right) as payloads,
+    ):
+        comparison = compared(left, right, (scope,) if scope else (), payloads)
         texts: list[TextDiff] = []
-        if comparison.differences[Meaning.SCOPE] and not (arguments.brief or arguments.suggest):
+        shown = comparison.differences[Meaning.SCOPE]
+        if payloads and shown and not (arguments.brief or arguments.suggest):
             from etsclone.commands.brd.texts import texts_of  # noqa: PLC0415 - only where files differ
 
-            texts = list(texts_of(comparison, left, right, show_secrets=arguments.show_secrets))
+            secrets = arguments.show_secrets
+            texts = list(texts_of(comparison, (left, right), payloads, show_secrets=secrets))
     if arguments.json:
         sides = {"before": left.name, "after": right.name}
         print_json(sides | comparison_facts(comparison) | {"texts": text_facts(texts)})
@@ -91,18 +95,20 @@ def run(arguments: Namespace) -> None:
         print_texts(texts)
 
 
+def _scope(profile: str) -> Scope:
+    from etsclone.profiles import load_profile  # noqa: PLC0415 - overlays bring their scope
+
+    return load_profile(profile).scope
+
+
 def _places(words: list[str]) -> tuple[Place, Place]:
     if len(words) == 2:
         return find_place(words[0]), find_place(words[1])
-    if len(words) != 1 or not os.path.exists(os.path.join(words[0], CONFIG)):
+    if len(words) != 1 or not is_store(words[0]):
         raise UsageError("name a store, or two sides to compare", hint="`etsclone brd diff --help`")
-    store = open_store(Path(words[0]))
-    if len(store.roles) != 2:
-        raise UsageError(
-            f"pair {store.pair} has {len(store.roles)} roles",
-            hint=f"name two of them: {words[0]}:{store.roles[0]} {words[0]}:{store.roles[1]}",
-        )
-    return place_in(store, store.roles[0]), place_in(store, store.roles[1])
+    from etsclone.commands.brd.places import both_roles  # noqa: PLC0415 - files need no store
+
+    return both_roles(words[0])
 
 
 @contextlib.contextmanager
@@ -129,7 +135,9 @@ def _sides(
                     "neither side has a scope", hint="give --profile with the kind of server"
                 )
             from etsclone.commands.brd.trees import tree_side  # noqa: PLC0415 - overlays need no disks
+            from etsclone.commands.unlock import given_keys as opening_keys  # noqa: PLC0415
 
             profile = arguments.profile or (known.profile if known else "")
-            sides.append(stack.enter_context(tree_side(place, by, profile)))
+            opening = opening_keys(arguments)
+            sides.append(stack.enter_context(tree_side(place, by, profile, opening)))
         yield sides[0], sides[1]

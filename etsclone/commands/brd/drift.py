@@ -1,12 +1,14 @@
 """What a capture says of differences that no list of the profile claims: a rebuild would miss them."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from etsclone.commands.brd.differences import summary
-from etsclone.commands.brd.sides import Keys, OverlayPlace, Side, compared, overlay_side, place_in
+from etsclone.commands.brd.places import place_in
+from etsclone.commands.brd.sides import Keys, OverlayPlace, Side, compared, overlay_side
 from etsclone.errors import EtscloneError
 from etsclone.model.profile import Profile
 from etsclone.store.folder import Generation, Store
@@ -62,7 +64,9 @@ def _note(place: OverlayPlace, since: str, right: Side, trust: Path | None) -> s
             return f"unclaimed differences {since} were not looked for: {error.message}"
     if not comparison.unclaimed:
         return ""
+    command = ["etsclone", "brd", "diff", place.path, right.name]
+    command += ["--trust", trust] if trust else []
     return (
         f"unclaimed {since}, a rebuild would miss it: {summary(comparison)}"
-        f" (all of it: `etsclone brd diff {place.path} {right.name}`)"
+        f" (all of it: `{shlex.join(map(str, command))}`)"
     )

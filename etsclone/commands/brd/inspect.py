@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from etsclone.commands.output import add_json, print_json, print_table
+from etsclone.commands.output import add_json, counted, print_json, print_table
 from etsclone.errors import DeviceError, EtscloneError, VerificationFailed
 from etsclone.model.brd import Header
 from etsclone.overlay.checked import peek_check
@@ -64,9 +64,8 @@ def run_list(arguments: Namespace) -> None:
         if facts["checked"]:
             print(f"{role} was last found unchanged at {facts['checked']}")
         if facts["pruned"]:
-            print(
-                f"{role} has {facts['pruned']} older generations of which only the headers were kept"
-            )
+            pruned = counted(int(str(facts["pruned"])), "older generation")
+            print(f"{role} has {pruned} of which only the headers were kept")
 
 
 def run_show(arguments: Namespace) -> None:

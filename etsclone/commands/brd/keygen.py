@@ -1,13 +1,14 @@
 """`etsclone brd keygen`: make a signing key in OpenSSH's format."""
 
-import getpass
 import socket
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from etsclone.commands.output import ask_unseen, at_terminal
 from etsclone.errors import EtscloneError, UsageError
 from etsclone.overlay.signing import generate_key
+
+_HINT = "run this at a terminal, or give --no-passphrase for a key that needs none"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -27,10 +28,10 @@ def run(arguments: Namespace) -> None:
     """Make the key pair; never overwrites.
 
     Raises:
-        KeyRefused: when one of the files exists.
-        UsageError: when the two passphrases differ.
+        KeyRefused: when one of the files exists, or nobody answers.
+        UsageError: when the two passphrases differ, or there is no terminal to ask for one on.
     """
-    passphrase = b"" if arguments.no_passphrase or not sys.stdin.isatty() else _new_passphrase()
+    passphrase = b"" if arguments.no_passphrase else _new_passphrase()
     try:
         generate_key(
             arguments.keyfile, passphrase or None, comment=f"etsclone {socket.gethostname()}"
@@ -45,7 +46,18 @@ def run(arguments: Namespace) -> None:
 
 
 def _new_passphrase() -> bytes:
-    passphrase = getpass.getpass("passphrase (empty for none): ")
-    if passphrase != getpass.getpass("the same again: "):
+    # A key that needs no passphrase is made on purpose only, never because nobody could be asked.
+    if not at_terminal():
+        raise UsageError("there is no terminal to ask for a passphrase on", hint=_HINT)
+    passphrase = _ask("passphrase (empty for none): ")
+    if passphrase != _ask("the same again: "):
         raise UsageError("the two passphrases differ", hint="run the command again")
-    return passphrase.encode()
+    return passphrase
+
+
+def _ask(prompt: str) -> bytes:
+    return ask_unseen(
+        prompt,
+        unanswered="no passphrase was given: no key was made",
+        hint=_HINT,
+    )

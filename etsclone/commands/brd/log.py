@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from etsclone.commands.brd.differences import comparison_facts, print_comparison
+from etsclone.commands.brd.places import place_in
 from etsclone.commands.brd.sides import (
     Keys,
     Side,
@@ -12,8 +13,9 @@ from etsclone.commands.brd.sides import (
     compared,
     given_keys,
     overlay_side,
-    place_in,
+    payloads_of,
 )
+from etsclone.commands.counts import count_from
 from etsclone.commands.output import add_json, print_json
 from etsclone.errors import StoreRefused
 from etsclone.model.diff import Comparison
@@ -26,7 +28,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     parser.add_argument("--role", metavar="ROLE", required=True, help="the role to tell about")
     parser.add_argument(
-        "--last", metavar="N", type=int, default=0, help="only the newest N generations"
+        "--last", metavar="N", type=count_from(1), help="only the newest N generations"
     )
     add_keys(parser)
     parser.add_argument("--all", action="store_true", help="list every path of every meaning")
@@ -48,7 +50,7 @@ def run(arguments: Namespace) -> None:
             hint="`etsclone brd capture` does it",
         )
     keys = given_keys(arguments)
-    newest = numbers[::-1][: arguments.last or None]
+    newest = numbers[::-1][: arguments.last]
     facts = []
     for number in newest:
         before = max((each for each in numbers if each < number), default=None)
@@ -72,7 +74,8 @@ def _step(
         if before is None:
             return after, None
         older = stack.enter_context(overlay_side(place_in(store, role, before), keys))
-        return after, compared(older, after)
+        payloads = stack.enter_context(payloads_of(older, after))
+        return after, compared(older, after, payloads=payloads)
 
 
 def _print_step(

@@ -4,8 +4,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from etsclone.commands.counts import count_from
 from etsclone.commands.history import add_trust, problem_facts, read_history, trust_or_copy
-from etsclone.commands.output import add_json, confirm, print_json, print_table
+from etsclone.commands.output import add_json, confirm, counted, print_json, print_table
 from etsclone.errors import UsageError
 from etsclone.execute.prune import execute_prune
 from etsclone.model.history import Link
@@ -26,7 +27,15 @@ def configure(parser: ArgumentParser) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     for rule, what in _RULES:
-        parser.add_argument(f"--keep-{rule}", metavar="N", type=int, default=0, help=f"keep {what}")
+        parser.add_argument(
+            f"--keep-{rule}", metavar="N", type=count_from(0), default=0, help=f"keep {what}"
+        )
+    parser.add_argument(
+        "--drop-unverified",
+        action="store_true",
+        help="let also go what does not verify: damaged, or signed by a key that is no longer trusted, if a later"
+        " generation vouches for its header; with no --keep option all that verifies is kept",
+    )
     parser.add_argument("--role", metavar="ROLE", help="prune this role only (default: all roles)")
     parser.add_argument("--yes", action="store_true", help="do not ask for the pair's name")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -47,22 +56,25 @@ def run(arguments: Namespace) -> None:
     for role in roles:
         store.check_role(role)
     trust = trust_or_copy(arguments, store)
-    plans = [plan_prune(role, tuple(read_history(store, role, trust)), policy) for role in roles]
+    plans = [
+        plan_prune(role, read_history(store, role, trust), policy, drop=arguments.drop_unverified)
+        for role in roles
+    ]
     if arguments.json:
         print_json({"pair": store.pair, "roles": [_facts(plan) for plan in plans]})
     else:
         _show(plans)
-    if arguments.dry_run or not any(plan.pruned for plan in plans):
+    if arguments.dry_run or not any(plan.going for plan in plans):
         return
-    confirm(store.pair, yes=arguments.yes)
+    confirm(store.pair, yes=arguments.yes, whose="pair")
     execute_prune(store, plans)
     if not arguments.json:
         print("\npruned: the headers stay, so that the history can be verified as before")
 
 
-def _policy(arguments: Namespace) -> Policy:
+def _policy(arguments: Namespace) -> Policy | None:
     counts = {rule: getattr(arguments, f"keep_{rule}") for rule, _ in _RULES}
-    if min(counts.values()) < 0 or not any(counts.values()):
+    if not any(counts.values()) and not arguments.drop_unverified:
         raise UsageError(
             "nothing says what to keep", hint="give --keep-last 10, or --keep-daily 7, or others"
         )
@@ -71,7 +83,7 @@ def _policy(arguments: Namespace) -> Policy:
             "--json shows no plan to confirm",
             hint="give --dry-run to see the plan, --yes to execute it",
         )
-    return Policy(**counts)
+    return Policy(**counts) if any(counts.values()) else None
 
 
 def _facts(plan: PrunePlan) -> dict[str, object]:
@@ -82,6 +94,7 @@ def _facts(plan: PrunePlan) -> dict[str, object]:
             for kept in plan.kept
         ],
         "pruned": [{"path": link.path, "generation": link.number} for link in plan.pruned],
+        "dropped": [problem_facts(link.problem) for link in plan.dropped if link.problem],
         "damaged": [problem_facts(link.problem) for link in plan.damaged if link.problem],
         "freed": plan.freed,
     }
@@ -91,14 +104,20 @@ def _show(plans: Sequence[PrunePlan]) -> None:
     rows = [
         *((kept.link, ", ".join(kept.reasons)) for plan in plans for kept in plan.kept),
         *((link, "prune") for plan in plans for link in plan.pruned),
+        *((link, "drop: it does not verify") for plan in plans for link in plan.dropped),
         *((link, "left alone: it does not verify") for plan in plans for link in plan.damaged),
     ]
     print_table(
         ("ROLE", "GENERATION", "CREATED", "SIZE", "KEEP"),
         [_cells(link, what) for link, what in sorted(rows, key=_place)],
     )
-    count = sum(len(plan.pruned) for plan in plans)
-    print(f"\n{count} generations are pruned, {human(sum(plan.freed for plan in plans))} freed")
+    print()
+    for link in (link for plan in plans for link in (*plan.dropped, *plan.damaged)):
+        if link.problem:
+            print(link.problem.line)
+    count = sum(len(plan.going) for plan in plans)
+    freed = human(sum(plan.freed for plan in plans))
+    print(f"{counted(count, 'generation')} will be pruned, {freed} freed")
 
 
 def _place(row: tuple[Link, str]) -> tuple[str, int]:

@@ -4,7 +4,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from etsclone.commands.output import add_json, print_json
+from etsclone.commands.output import add_json, counted, print_json
+from etsclone.commands.textfile import read_named
 from etsclone.errors import KeyRefused, StoreRefused, UsageError
 from etsclone.model.brd import recipient_key
 from etsclone.overlay.sealing import parse_recipient, parse_recipients
@@ -95,13 +96,8 @@ def site_checked(store: Store) -> tuple[str, ...]:
 def _lines(value: str) -> tuple[str, ...]:
     if value.startswith(("age1", "AGE-", "ssh-", "ecdsa-", "sk-")):
         return (parse_recipient(value),)
-    try:
-        text = Path(value).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read recipients from {value}: {error}",
-            hint="give a public key, age1... or ssh-ed25519 ..., or a file of some",
-        ) from error
+    hint = "give a public key, age1... or ssh-ed25519 ..., or a file of some"
+    text = read_named(Path(value), "recipients from", hint=hint)
     try:
         return parse_recipients(text)
     except KeyRefused as error:
@@ -132,12 +128,13 @@ def _warn(before: Store, added: Sequence[str], removed: Sequence[str]) -> None:
     count = sum(len(before.generations(role)) for role in before.roles)
     if not count:
         return
+    so_far = counted(count, "generation")
     if removed:
-        print(f"note: the {count} generations so far can still be opened by whom you removed: what")
+        print(f"note: the {so_far} so far can still be opened by whom you removed: what")
         print("      they hold (host keys, passwords) must be changed if those keys were stolen")
     if added and before.recipients:
-        print(f"note: the {count} generations so far cannot be opened by whom you added")
+        print(f"note: the {so_far} so far cannot be opened by whom you added")
     if added and not before.recipients:
-        print(f"note: the {count} generations so far are not sealed, and stay so")
+        print(f"note: nothing is sealed of the {so_far} so far, and that stays so")
     if SITE_RECIPIENTS.exists():
         print(f"note: {SITE_RECIPIENTS} of each server must allow the same keys")

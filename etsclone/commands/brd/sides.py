@@ -8,19 +8,20 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from etsclone.commands.identity import add_identity, given_identities
 from etsclone.commands.trust import add_revoked, load_trust
-from etsclone.errors import FormatError, UsageError
+from etsclone.errors import UsageError
+from etsclone.model.brd import CONFIG, SIGNERS
 from etsclone.model.diff import Comparison
 from etsclone.model.scope import Scope
 from etsclone.overlay.comparing import Listing, differing
-from etsclone.overlay.container import HEADER, VerifiedOverlay, open_verified
-from etsclone.overlay.sealing import Identities
+from etsclone.overlay.container import HEADER, Opener, VerifiedOverlay, open_verified
 from etsclone.plan.diff import compare
-from etsclone.profiles import load_profile
-from etsclone.store.folder import CONFIG, SIGNERS, Store, open_store
+
+if TYPE_CHECKING:  # most comparisons are of equal payloads: none is read then
+    from etsclone.overlay.payload import Payload
 
 _IN_STORE = re.compile(r"(?P<store>.+?):(?P<role>[a-z0-9][a-z0-9._-]*)(?::(?P<number>[0-9]{1,6}))?")
 
@@ -30,7 +31,7 @@ class Side:
     """One side: its names for people, the scope and profile that it was captured with, and what it holds.
 
     `inventory` and `payload` give a stream over compressed bytes, from its beginning; None where only the inventory is
-    at hand.
+    at hand. `digest` is the payload's sha256, to tell payloads apart without reading them; None where it is not known.
     """
 
     name: str
@@ -39,15 +40,16 @@ class Side:
     profile: str
     inventory: Callable[[], BinaryIO]
     payload: Callable[[], BinaryIO] | None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OverlayPlace:
-    """An overlay that somebody named; `asked` is what it must be, where its place in a store says so."""
+    """An overlay that somebody named. Its place in a store says of which pair, role and generation it must be."""
 
     path: Path
     signers: Path
-    store: Store | None = None
+    pair: str | None = None
     role: str | None = None
     generation: int | None = None
 
@@ -69,7 +71,7 @@ class Keys:
 
     trust: Path | None = None
     revoked: Path | None = None
-    identities: Identities | None = None
+    identities: Opener | None = None
 
 
 def add_keys(parser: ArgumentParser) -> None:
@@ -93,7 +95,10 @@ def side_of(overlay: VerifiedOverlay) -> Side:
     header = overlay.header
     name = f"generation {header.generation} of {header.role} ({header.host}, {header.created:%Y-%m-%d %H:%M})"
     label = f"{header.role}-{header.generation}"
-    return Side(name, label, header.scope, header.profile, overlay.inventory, overlay.payload)
+    digest = header.members[0].sha256
+    return Side(
+        name, label, header.scope, header.profile, overlay.inventory, overlay.payload, digest
+    )
 
 
 @contextlib.contextmanager
@@ -107,7 +112,7 @@ def overlay_side(place: OverlayPlace, keys: Keys) -> Iterator[Side]:
     with open_verified(
         place.path,
         load_trust(keys.trust, revoked=keys.revoked, copy=place.signers),
-        pair=place.store.pair if place.store else None,
+        pair=place.pair,
         role=place.role,
         generation=place.generation,
         identities=keys.identities,
@@ -115,14 +120,9 @@ def overlay_side(place: OverlayPlace, keys: Keys) -> Iterator[Side]:
         yield side_of(overlay)
 
 
-def place_in(store: Store, role: str, generation: int | None = None) -> OverlayPlace:
-    """A generation of a role in a store; the newest when none is named.
-
-    Raises:
-        StoreRefused: when there is no such role or generation.
-    """
-    found = store.generation(role, generation)
-    return OverlayPlace(found.path, store.signers_path, store, role, found.number)
+def is_store(path: str) -> bool:
+    """Whether a folder is a store, as far as its names tell."""
+    return os.path.exists(os.path.join(path, CONFIG))
 
 
 def find_place(text: str) -> Place:
@@ -134,10 +134,10 @@ def find_place(text: str) -> Place:
     """
     match = _IN_STORE.fullmatch(text)
     if match and not os.path.exists(text):
+        from etsclone.commands.brd.places import place_of  # noqa: PLC0415 - files need no store
+
         number = match["number"]
-        return place_in(
-            open_store(Path(match["store"])), match["role"], int(number) if number else None
-        )
+        return place_of(match["store"], match["role"], int(number) if number else None)
     try:
         mode = os.stat(text).st_mode
     except OSError as error:
@@ -146,7 +146,7 @@ def find_place(text: str) -> Place:
             hint="name an overlay, STORE:ROLE, STORE:ROLE:NUMBER, a folder or a disk",
         ) from error
     if stat.S_ISDIR(mode):
-        if os.path.exists(os.path.join(text, CONFIG)):
+        if is_store(text):
             raise UsageError(
                 f"{text} is a store with more than one overlay in it",
                 hint=f"name a role: {text}:primary",
@@ -158,8 +158,42 @@ def find_place(text: str) -> Place:
     return TreePlace(text, disk=True)
 
 
-def compared(left: Side, right: Side, scopes: tuple[Scope, ...] = ()) -> Comparison:
-    """What the two sides differ in, from their inventories alone; `scopes` instead of their own.
+@contextlib.contextmanager
+def payloads_of(left: Side, right: Side) -> Iterator["tuple[Payload, Payload] | None"]:
+    """The payloads of both sides; None when they are the same, or one is not at hand: then nothing is read.
+
+    Raises:
+        HostilePayload: when a payload is damaged.
+        StoreFull: when $TMPDIR has no space for large ones.
+    """
+    same = left.digest is not None and left.digest == right.digest
+    if same or not (left.payload and right.payload):
+        yield None
+        return
+    from etsclone.overlay.payload import read_payload  # noqa: PLC0415
+    from etsclone.overlay.temporary import room_needed  # noqa: PLC0415 - only where payloads differ
+
+    with (
+        room_needed(),
+        read_payload(left.payload(), left.scope) as before,
+        read_payload(right.payload(), right.scope) as after,
+    ):
+        yield before, after
+
+
+def compared(
+    left: Side,
+    right: Side,
+    scopes: tuple[Scope, ...] = (),
+    payloads: "tuple[Payload, Payload] | None" = None,
+) -> Comparison:
+    """What the two sides differ in, from their inventories and, for what these do not tell, from `payloads_of` them.
+
+    Args:
+        left: the first side.
+        right: the second.
+        scopes: instead of their own.
+        payloads: None to go by the inventories alone.
 
     Raises:
         HostilePayload: when an inventory is damaged.
@@ -171,16 +205,8 @@ def compared(left: Side, right: Side, scopes: tuple[Scope, ...] = ()) -> Compari
         scopes or tuple({left.scope, right.scope}),
         before.packages if known else (),
         after.packages if known else (),
+        (payloads[0].tree, payloads[1].tree) if payloads else ({}, {}),
     )
-
-
-def secret_patterns(*profiles: str) -> tuple[str, ...]:
-    """What these profiles name as secret; of one that this system does not have, nothing is known."""
-    patterns: list[str] = []
-    for name in dict.fromkeys(profiles):
-        with contextlib.suppress(UsageError, FormatError):
-            patterns += load_profile(name).secrets
-    return tuple(patterns)
 
 
 def _is_overlay(path: str) -> bool:

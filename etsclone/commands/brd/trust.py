@@ -3,9 +3,10 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from etsclone.commands.trust import SITE_SIGNERS
-from etsclone.errors import UsageError
-from etsclone.overlay.trust import add_signer
+from etsclone.commands.textfile import read_named
+from etsclone.commands.trust import SITE_SIGNERS, naming
+from etsclone.errors import FormatError, KeyRefused
+from etsclone.overlay.trust import add_signer, parse_public_key
 from etsclone.store.files import replace_text
 from etsclone.store.folder import open_store
 
@@ -26,17 +27,36 @@ def run(arguments: Namespace) -> None:
     Raises:
         StoreRefused: when there is no such store or role.
         UsageError: when the public key cannot be read.
+        KeyRefused: when it is none, or one that cannot sign.
+        TrustRefused: when the store's list cannot be used, or denies the role to the key.
     """
     store = open_store(arguments.store)
     store.check_role(arguments.role)
-    try:
-        public_key = arguments.pubkey.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the public key {arguments.pubkey}: {error}") from error
+    public_key = _public_key(arguments.pubkey)
     with store.lock():
-        listed = store.signers_path.read_text(encoding="utf-8")
-        replace_text(store.signers_path, add_signer(listed, arguments.role, public_key))
+        listed = read_named(store.signers_path, "the list of allowed signers")
+        with naming(store.signers_path):
+            changed = add_signer(listed, arguments.role, public_key)
+        replace_text(store.signers_path, changed)
     print(f"{arguments.pubkey} may sign for {arguments.role}: listed in {store.signers_path}")
     print(
         f"the store only keeps a copy: put it on both servers and the rescue system as {SITE_SIGNERS}"
     )
+
+
+def _public_key(path: Path) -> str:
+    """The text of a public key's file, once it is known to hold one that can sign."""
+    text = read_named(path, "the public key", hint="it is the file that ends in .pub")
+    if text.startswith("-----BEGIN"):
+        raise KeyRefused(
+            f"{path} is no public key, it looks like a private one",
+            hint=f"name the file of the public key: {path}.pub",
+        )
+    try:
+        parse_public_key(text)
+    except FormatError as error:
+        raise KeyRefused(
+            f"{path} holds no Ed25519 public key: {error.message}",
+            hint="`etsclone brd keygen` or `ssh-keygen -t ed25519` makes one; other kinds cannot sign",
+        ) from error
+    return text

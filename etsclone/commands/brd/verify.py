@@ -16,12 +16,22 @@ from etsclone.commands.output import add_json, print_json
 from etsclone.commands.trust import add_revoked, load_trust
 from etsclone.errors import ChainBroken, DeviceError, StoreRefused
 from etsclone.model.history import Flaw, Link, Problem
-from etsclone.overlay.container import open_verified
-from etsclone.overlay.sealing import Identities
+from etsclone.overlay.container import Opener, open_verified
 from etsclone.overlay.trust import Trust
 from etsclone.plan.history import problems
 from etsclone.store.folder import Store, open_store
 from etsclone.store.memory import recall, remember_newest
+
+_HINTS = {
+    Flaw.DAMAGED: "remove what is damaged: `etsclone brd copy` brings it back from another copy of the store; if there"
+    " is none: `etsclone brd prune --drop-unverified`",
+    Flaw.SEALED: "name another recovery key with --identity",
+    Flaw.FOREIGN: "what is of another pair, role or generation was put there by mistake or malice: remove it",
+    Flaw.GAP: "`etsclone brd copy` brings lost generations back from another copy of the store",
+    Flaw.FORK: "two stores were captured into, each without the other: find the one that was not mixed with another",
+    Flaw.ROLLBACK: "find the store that has the newer generations; if they are lost for good: --accept",
+}
+"""How to mend what is wrong with a history. A medium that fails ends the command in another way."""
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -60,7 +70,7 @@ def run(arguments: Namespace) -> None:
         _verify_one(arguments.what, trust, identities, as_json=arguments.json)
 
 
-def _verify_one(path: Path, trust: Trust, identities: Identities | None, *, as_json: bool) -> None:
+def _verify_one(path: Path, trust: Trust, identities: Opener | None, *, as_json: bool) -> None:
     with open_verified(path, trust, identities=identities) as overlay:
         header, signer = overlay.header, overlay.signer
         contents = read_contents(overlay, identities)
@@ -91,7 +101,7 @@ class _History:
 
 
 def _verify_store(
-    store: Store, trust: Trust, identities: Identities | None, arguments: Namespace
+    store: Store, trust: Trust, identities: Opener | None, arguments: Namespace
 ) -> None:
     histories = [
         _history(store, role, trust, identities, accept=arguments.accept) for role in store.roles
@@ -112,9 +122,9 @@ def _verify_store(
 
 
 def _history(
-    store: Store, role: str, trust: Trust, identities: Identities | None, *, accept: bool
+    store: Store, role: str, trust: Trust, identities: Opener | None, *, accept: bool
 ) -> _History:
-    links = tuple(read_history(store, role, trust, identities))
+    links = read_history(store, role, trust, identities)
     seen = None if accept else recall(store.pair, role).newest
     return _History(
         role, links, (*problems(role, links, seen), *check_problems(store, links, trust))
@@ -134,14 +144,11 @@ def _judge(store: Store, found: list[Problem]) -> None:
             f"the medium of {store.path} fails",
             hint="save what can be read with `etsclone brd copy`, and check that it is still plugged in",
         )
-    if any(problem.flaw is Flaw.ROLLBACK for problem in found):
-        hint = "find the store that has the newer generations; if they are lost for good: --accept"
-    elif all(problem.flaw is Flaw.SEALED for problem in found):
-        hint = "name another recovery key with --identity"
-    else:
-        hint = "`etsclone brd copy` brings lost generations back from another copy of the store"
     if found:
-        raise ChainBroken(f"the history of pair {store.pair} does not verify", hint=hint)
+        hints = dict.fromkeys(problem.hint or _HINTS[problem.flaw] for problem in found)
+        raise ChainBroken(
+            f"the history of pair {store.pair} does not verify", hint="; ".join(hints)
+        )
 
 
 def _facts(links: list[Link], found: list[Problem]) -> dict[str, object]:
@@ -166,10 +173,15 @@ def _show(store: Store, links: list[Link], found: list[Problem]) -> None:
     for link in links:
         if link.problem is None:
             word = "pruned, its header verifies" if link.pruned else "verified"
+            if link.vouched:
+                word = "pruned; its key is no longer trusted, but a later generation vouches for its header"
             rest = " (contents sealed)" if link.contents == "sealed" else ""
             rest += "; its content is still there: prune again" if link.unfinished else ""
             print(f"{link.path}: {word}{rest}")
     for problem in found:
-        print(f"{problem.path or problem.role}: {problem.message}")
+        print(problem.line)
     if not found:
-        print(f"all {len(links)} generations of pair {store.pair} verify")
+        if len(links) == 1:
+            print(f"the only generation of pair {store.pair} verifies")
+        else:
+            print(f"all {len(links)} generations of pair {store.pair} verify")

@@ -3,9 +3,8 @@
 import errno
 import io
 import os
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,9 @@ from oracle import Sight, acl, links, look
 from etsclone.errors import ComparisonFailed, DeviceError, TargetFull, UnsafePath
 from etsclone.model.scope import Scope
 from etsclone.model.tree import STAGING
-from etsclone.overlay import apply as apply_module
 from etsclone.overlay.apply import apply_plan, verify_scope
+from etsclone.overlay.kept import commit, look_kept
+from etsclone.overlay.kept import settle as settle_kept
 from etsclone.overlay.payload import Payload, read_payload, write_payload
 from etsclone.overlay.scan import scan
 from etsclone.plan.tree import TreePlan, plan_tree
@@ -27,10 +27,6 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 
 
 Overlay = Callable[[Path], Payload]
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 @pytest.fixture(autouse=True)
@@ -123,8 +119,12 @@ def plan(root: Path, payload: Payload) -> TreePlan:
 
 
 def rebuild(root: Path, payload: Payload) -> None:
-    apply_plan(str(root), plan(root, payload), payload)
+    """Without anything left to undo, which test_undo.py is about."""
+    made = plan(root, payload)
+    apply_plan(str(root), made, payload)
     verify_scope(str(root), payload.tree, SCOPE)
+    if made.changes and look_kept(str(root)):
+        commit(str(root))
 
 
 def scope_of(sight: Sight) -> Sight:
@@ -193,73 +193,7 @@ def test_a_difference_is_told(clone: Path, role: Path, overlay: Overlay) -> None
         verify_scope(str(clone), payload.tree, SCOPE)
 
 
-# --- interruptions -------------------------------------------------------------------------------------------------
-
-CHANGING = (
-    "mkdir",
-    "rename",
-    "unlink",
-    "rmdir",
-    "symlink",
-    "mkfifo",
-    "link",
-    "fchown",
-    "fsync",
-    "utime",
-    "pwrite",
-)
-
-
-def stop_at(
-    monkeypatch: pytest.MonkeyPatch, count: int, clean_up: Callable[..., None]
-) -> list[int]:
-    """End the process at the system call number `count` that changes something; cleaning up is not possible then."""
-    left = [count]
-
-    def counted(real: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object, **options: object) -> object:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-            return real(*arguments, **options)
-
-        return call
-
-    for name in CHANGING:
-        monkeypatch.setattr(os, name, counted(getattr(os, name)))
-    monkeypatch.setattr(apply_module._Staging, "discard", clean_up)
-    return left
-
-
-def test_killed_anywhere_it_converges(
-    clone: Path, role: Path, overlay: Overlay, tmp_path: Path, full: bool
-) -> None:
-    payload, wanted = overlay(role), scope_of(look(role))
-    step, count = 1 if full else 7, 0
-    while True:
-        victim = tmp_path / f"victim-{count}"
-        subprocess.run(["cp", "-a", clone, victim], check=True)
-        before = outside_of(look(victim))
-        with pytest.MonkeyPatch.context() as patch:
-            left = stop_at(patch, count, clean_up=close_all)
-            with suppress(Killed):
-                apply_plan(str(victim), plan(victim, payload), payload)
-            if left[0] >= 0:
-                break
-        rebuild(victim, payload)
-        after = look(victim)
-        assert scope_of(after) == wanted
-        assert {
-            path: seen.content for path, seen in outside_of(after).items() if path in before
-        } == {path: seen.content for path, seen in before.items()}
-        assert not (victim / os.fsdecode(STAGING)).exists()
-        count += step
-    assert count > 50
-
-
-def close_all(staging: apply_module._Staging) -> None:
-    for folder in staging._folders.values():
-        os.close(folder)
+# --- failures: kills are test_apply_kills.py's -----------------------------------------------------------------------
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int, *, when: int) -> None:
@@ -329,3 +263,12 @@ def test_whatever_took_the_name_of_the_staging_folder_goes(
     rebuild(clone, overlay(role))
     assert not os.path.lexists(staging)
     assert canary.read_text() == "canary"
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="trusted attributes are root's")
+@pytest.mark.parametrize("noted", [b"9" * 40, b"-" + b"9" * 40, b"x", b""])
+def test_a_note_that_is_no_time_is_none(clone: Path, noted: bytes) -> None:
+    os.setxattr(clone, "trusted.etsclone.mtime", noted)
+    before = clone.stat().st_mtime_ns
+    settle_kept(str(clone))
+    assert clone.stat().st_mtime_ns == before

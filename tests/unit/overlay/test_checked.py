@@ -27,7 +27,7 @@ from etsclone.overlay import inventory, ustar
 from etsclone.overlay.checked import Check, open_check, peek_check, write_check
 from etsclone.overlay.compression import compressed
 from etsclone.overlay.container import open_verified, write_signed
-from etsclone.overlay.content import LinesDigest, content_digest, noted
+from etsclone.overlay.content import content_digest, lines_digest, noted
 from etsclone.overlay.signing import SigningKey, sign
 from etsclone.overlay.trust import Trust, add_signer, public_key_line
 
@@ -148,16 +148,9 @@ def packed(content: bytes, level: int = 3) -> io.BytesIO:
 def listing_digest(*entries: Entry) -> str:
     out = io.BytesIO()
     inventory.write(entries, out)
-    head, *lines = (
-        zstandard.ZstdDecompressor()
-        .decompressobj()
-        .decompress(out.getvalue())
-        .splitlines(keepends=True)
-    )
-    found = LinesDigest(head)
-    for line in lines:
-        found.add(line)
-    return found.digest
+    return lines_digest(
+        zstandard.ZstdDecompressor().decompressobj().decompress(out.getvalue())
+    ).hex()
 
 
 def payload_digest(stream: io.BytesIO) -> str:

@@ -436,9 +436,8 @@ def test_private_copies_have_no_name_and_end_with_the_overlay(
     with verified(overlay, trust, spool=tmp_path) as found:
         assert list(tmp_path.iterdir()) == []
         assert found.payload().read() == b"payload " * 40
-        stream = found.payload()
     with pytest.raises(ValueError, match="closed"):
-        stream.read()
+        found.payload().read()
 
 
 def test_a_refused_overlay_leaves_nothing_open(
@@ -481,7 +480,7 @@ def test_messages_name_the_file(overlay: bytes, trust: Trust, tmp_path: Path) ->
     with pytest.raises(UsageError, match=r"primary-000002\.brd: No such file"):
         open_verified(path, trust)
     path.write_bytes(overlay[:-1])
-    with pytest.raises(OverlayMalformed, match=r"primary-000002\.brd: the overlay is truncated"):
+    with pytest.raises(OverlayMalformed, match=r"primary-000002\.brd: the file is truncated"):
         open_verified(path, trust)
 
 

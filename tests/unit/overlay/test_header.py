@@ -125,8 +125,17 @@ BAD: dict[str, tuple[Change, str]] = {
     "created with fractions": (lambda v: v.update(created="2026-11-22T03:04:05.5Z"), "format"),
     "created with short digits": (
         lambda v: v.update(created="2026-11-2T3:4:5Z"),
+        "Invalid isoformat string",
+    ),
+    "created without separators": (
+        lambda v: v.update(created="20261122T030405Z"),
         "no time of the form",
     ),
+    "created as a week": (
+        lambda v: v.update(created="2026-W47-7T03:04:05Z"),
+        "no time of the form",
+    ),
+    "created without a zone": (lambda v: v.update(created="2026-11-22T03:04:05"), "format"),
     "created before 1970": (
         lambda v: v.update(created="1969-12-31T23:59:59Z"),
         "no time of the form",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agents import SoftToken, add, ssh_agent, token_agent
+from agents import SoftToken, add, plugged_in, ssh_agent, token_agent, write_token_key
 
 from etsclone.commands.receipt import signer
 from etsclone.errors import KeyRefused, SignatureInvalid
@@ -176,5 +176,24 @@ def test_a_token_that_signs_something_else_is_not_believed(
     held = load_key(token_key, no_passphrase)
     honest = token.sign
     monkeypatch.setattr(token, "sign", lambda data: honest(data + b"!"))
+    with pytest.raises(KeyRefused, match="did not sign"):
+        held.sign(MESSAGE)
+
+
+def test_a_tokens_key_file_needs_no_agent(
+    token: SoftToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "id_ed25519_sk"
+    write_token_key(path, token)
+    with plugged_in(tmp_path, token) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        held = load_key(path, no_passphrase)
+        assert isinstance(held, HeldKey)
+        assert held.public_key == token.public_key
+        signature = held.sign(MESSAGE)
+    assert parse_signature(signature).token == bytes([1, 0, 0, 0, token.counter])
+    trust = Trust.parse(add_signer("", "primary", public_key_line(token.public_key)))
+    assert verify(MESSAGE, signature, trust, "primary").fingerprint == held.fingerprint
     with pytest.raises(KeyRefused, match="did not sign"):
         held.sign(MESSAGE)

@@ -1,13 +1,12 @@
 """The listing of a whole tree: the same with and without workers and memory, whatever changes meanwhile."""
 
 import hashlib
+import io
 import os
 import random
 import signal
 import stat
-import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,26 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etsclone.errors import EtscloneError
+from etsclone.model.packages import Installed
 from etsclone.model.scope import Claim, Scope
-from etsclone.model.tree import Entry, Kind
-from etsclone.overlay import files, inventory, listing, look
+from etsclone.overlay import inventory, listing, look, remembered
+from etsclone.overlay.brought import Brought
+from etsclone.overlay.comparing import Listing as Record
+from etsclone.overlay.comparing import differing
 from etsclone.overlay.listing import Aids, Listing, list_tree
-from etsclone.overlay.scan import scan
 
 NOTHING = Scope(())
 # What sorts before and behind a slash, and what is no text.
-NAMES = [
-    b"a",
-    b"a.b",
-    b"a-",
-    b"a0",
-    b"b",
-    b"\xff\xfe",
-    "\u00e9".encode(),
-    b"new\nline",
-    b"sp ce=#\\",
-    b"~",
-]
+NAMES = [*b"a a.b a- a0 b ~".split(), b"\xff\xfe", "\u00e9".encode(), b"new\nline", b"sp ce=#\\"]
 LATER = 10**20
 """Nanoseconds: so late that everything that is there now may be remembered."""
 
@@ -149,8 +139,9 @@ def test_it_is_what_a_naive_walk_finds(
         assert facts(text) == naive(root, scope)
         assert told.paths == len(naive(root, scope)) + 1
         assert listed(root, scope, memory, workers=1)[0] == text
-        again, remembered = listed(root, scope, memory)
+        again, remembered = listed(root, scope, memory, workers=1)
         assert (again, remembered.read) == (text, 0)
+        assert remembered.digest == told.digest
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
@@ -213,8 +204,8 @@ def test_another_file_of_the_same_name_size_and_time_is_noticed(tree: Path, memo
 def test_what_was_just_changed_is_not_believed(tree: Path, memory: Memory) -> None:
     now = time.time_ns()
     assert listed(tree, memory=memory, started_ns=now)[1].read == 5
-    assert listed(tree, memory=memory, started_ns=now + look.GRANULARITY // 2)[1].read == 5
-    assert listed(tree, memory=memory, started_ns=now + 10 * look.GRANULARITY)[1].read == 5
+    assert listed(tree, memory=memory, started_ns=now + remembered.GRANULARITY // 2)[1].read == 5
+    assert listed(tree, memory=memory, started_ns=now + 10 * remembered.GRANULARITY)[1].read == 5
     assert listed(tree, memory=memory, started_ns=now)[1].read == 0
 
 
@@ -258,138 +249,19 @@ def test_damage_is_ignored(tree: Path, memory: Memory) -> None:
         bytes(10),
         os.urandom(5000),
         sound + b"x",
-        b"etsclone listing 2\n" + sound[19:],
+        b"etsclone listing 1\n" + sound[19:],
     ):
         memory.path.write_bytes(other)
         assert listed(tree, memory=memory)[1].read == 5
 
 
-def test_it_is_whole_or_nothing_when_killed(tree: Path, memory: Memory) -> None:
+def test_it_is_whole_or_nothing_when_killed(tree: Path, memory: Memory, *, full: bool) -> None:
     """What a kill leaves in the file aside is never taken for memory: its end is missing."""
     listed(tree, memory=memory)
     sound = memory.path.read_bytes()
-    for length in range(0, len(sound), 5):
+    for length in range(0, len(sound), 1 if full else 17):
         memory.path.write_bytes(sound[:length])
         assert listed(tree, memory=memory)[1].read == 5
-
-
-# --- trees that change ---------------------------------------------------------------------------------------------
-
-
-def test_a_writer_that_does_not_stop_is_told(tmp_path: Path, memory: Memory) -> None:
-    """A real one: what is listed of its file is told, and not believed the next time; the other files are right."""
-    root = tmp_path / "root"
-    busy, calm = put(root / "busy", "x" * 5_000_000), put(root / "calm", "calm")
-    end = threading.Event()
-
-    def write() -> None:
-        with busy.open("r+b", buffering=0) as file:
-            while not end.is_set():
-                file.seek(0)
-                file.write(os.urandom(16))
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        text, told = listed(root, memory=memory)
-        seen = scan(str(root), Scope(("/busy", "/calm")))
-    finally:
-        end.set()
-        writer.join()
-    assert told.warnings == ["/busy changed while it was read"]
-    assert seen.warnings == ("/busy changed while it was read",)
-    found = facts(text)
-    assert found[b"/calm"][-1] == hashlib.sha256(calm.read_bytes()).hexdigest()
-    assert len(found) == 2
-    assert listed(root, memory=memory)[1].read == 1
-    assert listed(root, memory=memory)[0] == listed(root)[0]
-
-
-def test_folders_that_come_and_go_are_survived(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    for number in range(300):
-        put(root / f"calm/{number % 7}/{number}")
-    end = threading.Event()
-
-    def change() -> None:
-        number = 0
-        while not end.is_set():
-            number += 1
-            for name in (f"come/{number % 5}/a/b", f"come/{number % 5}/c", f"calm/3/x{number % 9}"):
-                put(root / name)
-            for name in (f"come/{number % 5}", "calm/3"):
-                os.rename(root / name, root / "moved")
-                os.rename(root / "moved", root / name)
-            for path in sorted((root / f"come/{number % 5}").rglob("*"), reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
-
-    changer = threading.Thread(target=change)
-    changer.start()
-    try:
-        for workers in (0, 2, 0, 2):
-            text, _ = listed(root, workers=workers)
-            paths = list(facts(text))
-            for number in range(300):
-                if number % 7 != 3:
-                    assert f"/calm/{number % 7}/{number}".encode() in paths
-    finally:
-        end.set()
-        changer.join()
-
-
-def test_a_file_that_becomes_a_link_is_not_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root, secret = tmp_path / "root", put(tmp_path / "secret", "secret")
-    path = put(root / "x", "old")
-    real = files.open_file
-
-    def swapping(folder: int, name: bytes) -> int:
-        if not path.is_symlink():
-            path.unlink()
-            path.symlink_to(secret)
-        return real(folder, name)
-
-    monkeypatch.setattr(look, "open_file", swapping)
-    entries = [inventory.entry_of(line) for line in listed(root)[0].splitlines()]
-    assert [(entry.path, entry.kind, entry.sha256) for entry in entries[1:]] == [
-        (b"/x", Kind.SYMLINK, None)
-    ]
-
-
-def test_every_kind_is_listed(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    put(root / "file")
-    (root / "link").symlink_to("target\n")
-    os.mkfifo(root / "fifo", 0o640)
-    os.mknod(root / "socket", stat.S_IFSOCK | 0o600)
-    entries = {entry.path: entry for entry in map(inventory.entry_of, listed(root)[0].splitlines())}
-    assert entries[b"/link"].target == b"target\n"
-    assert {path: entry.kind for path, entry in entries.items()} == {
-        b"/": Kind.FOLDER,
-        b"/fifo": Kind.FIFO,
-        b"/file": Kind.FILE,
-        b"/link": Kind.SYMLINK,
-        b"/socket": Kind.SOCKET,
-    }
-    mtime = (root / "fifo").lstat().st_mtime_ns
-    owner = os.geteuid(), os.getegid()
-    assert entries[b"/fifo"] == Entry(b"/fifo", Kind.FIFO, 0o640, *owner, mtime)
-
-
-def test_very_deep_trees(tmp_path: Path) -> None:
-    """Deeper than the longest path that the kernel takes, and than the folders that may be open."""
-    root = tmp_path / "root"
-    root.mkdir()
-    here = os.open(root, os.O_RDONLY)
-    for _ in range(850):
-        os.mkdir("deep", dir_fd=here)
-        below = os.open("deep", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
-    assert listed(root, workers=1)[1].paths == 851
-    subprocess.run(["rm", "-rf", root / "deep"], check=True)
 
 
 # --- workers -------------------------------------------------------------------------------------------------------
@@ -432,7 +304,7 @@ def test_who_brought_a_path_is_told_and_told_anew(tmp_path: Path) -> None:
                 NOTHING,
                 lines.append,
                 started_ns=LATER,
-                packages=owners,
+                brought=Brought.by(Installed((), owners)),
                 aids=aids,
             )
         last = inventory.entry_of(b"".join(lines).splitlines()[-1])
@@ -442,6 +314,56 @@ def test_who_brought_a_path_is_told_and_told_anew(tmp_path: Path) -> None:
         (b"/usr/tool", "new", 0),
         (b"/usr/tool", "", 0),
     ]
+
+
+def test_who_brought_a_path_is_told_whether_or_not_it_is_remembered(tmp_path: Path) -> None:
+    """Of a path that was known, the old line says it; of a new one, only the packages do."""
+    root, memory = tmp_path / "root", Memory(tmp_path / "memory")
+    owners = {b"/usr/tool": "tools", b"/usr/tool-2": "more", b"/usr/link": "tools"}
+    brought = Brought.by(Installed((), owners))
+    put(root / "usr/tool", "before")
+    (root / "usr/link").symlink_to("tool")
+
+    def lines(memory: Memory) -> bytes:
+        found: list[bytes] = []
+        with memory.aids(1) as aids:
+            list_tree(
+                str(root), NOTHING, found.append, started_ns=LATER, brought=brought, aids=aids
+            )
+        return b"".join(found)
+
+    lines(memory)
+    put(root / "usr/tool", "changed")
+    put(root / "usr/tool-2")
+    put(root / "usr/own")
+    found = lines(memory)
+    assert found == lines(Memory(tmp_path / "other"))
+    entries = [inventory.entry_of(line) for line in found.splitlines()]
+    told = {entry.path: entry.package for entry in entries if entry.path.startswith(b"/usr/")}
+    assert told == {**owners, b"/usr/own": ""}
+
+
+def test_the_digest_is_of_all_but_times(tree: Path, memory: Memory) -> None:
+    def digest() -> str:
+        found = listed(tree, memory=memory)[1].digest
+        assert listed(tree)[1].digest == found
+        return found
+
+    digests = [digest()]
+    for path in (tree / "etc/hostname", tree / "usr", tree):
+        os.utime(path, ns=(5, 5))
+        assert digest() == digests[0]
+    put(tree / "etc/hostname", "other")
+    digests.append(digest())
+    (tree / "usr/a").chmod(0o600)
+    digests.append(digest())
+    (tree / "usr/a").rename(tree / "usr/b")
+    digests.append(digest())
+    (tree / "usr/empty").mkdir()
+    digests.append(digest())
+    tree.chmod(0o700)
+    digests.append(digest())
+    assert len(set(digests)) == len(digests)
 
 
 def test_a_short_read_is_not_the_end_of_a_file(
@@ -471,3 +393,36 @@ def test_a_full_state_folder_only_makes_the_next_listing_slow(tmp_path: Path) ->
             aids=Aids((), None, full),
         )
     assert found.paths == len(b"".join(lines).splitlines()) == 2
+
+
+@given(trees, st.integers(0, 2))
+def test_a_quick_listing_is_the_full_one_without_what_takes_opening(
+    paths: list[tuple[bytes, ...]], workers: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, Memory(Path(folder) / "x").aids(workers) as aids:
+        root = Path(folder) / "tree"
+        root.mkdir()
+        build(root, paths)
+        quick, full = io.BytesIO(), io.BytesIO()
+        for out, way in ((quick, True), (full, False)):
+            with inventory.writing_lines(out) as write:
+                started = time.time_ns()
+                spools = Aids(aids.spools if way else ())
+                told = list_tree(
+                    str(root), NOTHING, write, started_ns=started, aids=spools, quick=way
+                )
+            out.seek(0)
+            assert way == (told.read == 0) or not any(each.is_file() for each in root.rglob("*"))
+        assert list(differing(Record(quick), Record(full, quick=True))) == []
+
+
+def test_a_file_of_the_far_future_is_listed_and_known_again(tmp_path: Path) -> None:
+    root, memory = tmp_path / "root", Memory(tmp_path / "kept")
+    path = put(root / "file")
+    os.utime(path, ns=(10**19, 10**19))
+    if path.stat().st_mtime_ns < 2**63:
+        pytest.skip("this filesystem has no such times")
+    first, _ = listed(root, memory=memory)
+    again, _ = listed(root, memory=memory)
+    assert first == again
+    assert b"10000000000" in first

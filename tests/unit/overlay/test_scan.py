@@ -1,5 +1,6 @@
 """What a scan sees, what it leaves out, and what it says about it."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -23,6 +24,10 @@ def put(path: Path, content: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     return path
+
+
+LONG, DEEP = "long" * 10, 110
+"""A name, and how often it stands in a path that is too long for the kernel."""
 
 
 def seen(root: Path, *role: str, **rest: tuple[str, ...]) -> Scan:
@@ -106,6 +111,50 @@ def test_hard_links_inside_the_scope_only(tmp_path: Path) -> None:
         "/etc/a is a hard link: 1 more of its names are outside of the scope and will not be linked",
     )
     assert not seen(tmp_path, "/etc", "/0").warnings
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "device"])
+def test_hard_links_of_what_is_no_file_are_told(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "etc").mkdir()
+    first = tmp_path / "etc/b"
+    if kind == "link":
+        first.symlink_to("target")
+    elif kind == "fifo":
+        os.mkfifo(first)
+    elif os.geteuid() == 0:
+        os.mknod(first, 0o20666, os.makedev(1, 3))
+    else:
+        pytest.skip("only root makes devices")
+    assert not seen(tmp_path, "/etc").warnings
+    for other in ("etc/a", "0"):
+        os.link(first, tmp_path / other, follow_symlinks=False)
+    found = seen(tmp_path, "/etc")
+    assert {entry.link_to for entry in found.scope.values()} == {None}
+    assert found.warnings == (
+        "/etc/a is a hard link, but no file: 2 more of its names will not be linked",
+    )
+
+
+def test_attributes_that_may_not_be_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a security module has it: the name is listed, and the value refused."""
+    path = put(tmp_path / "etc/x", "x")
+    for name in ("user.open", "user.closed"):
+        os.setxattr(path, name, b"1")
+    real = os.getxattr
+
+    def getxattr(target: bytes, name: str, **options: bool) -> bytes:
+        if name == "user.closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(target, name, **options)
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    found = seen(tmp_path, "/etc")
+    assert found.scope[b"/etc/x"].xattrs == (("user.open", b"1"),)
+    assert found.warnings == (
+        "/etc/x has an attribute that may not be read and is not captured: user.closed",
+    )
 
 
 def test_what_stands_around_the_scope(tmp_path: Path) -> None:
@@ -244,6 +293,47 @@ def test_what_becomes_a_link_or_vanishes_is_not_followed(
     assert not seen(tmp_path, "/x").scope
 
 
+@pytest.mark.parametrize("was", ["link", "file", "folder"])
+@pytest.mark.parametrize("becomes", ["link", "file", "folder", "fifo", "nothing"])
+def test_what_becomes_something_else_between_look_and_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was: str, becomes: str
+) -> None:
+    """The look itself is the real one; right after it, somebody replaces what was looked at."""
+    put(tmp_path / "folder" / "other", "other")
+    path = tmp_path / "folder" / "x"
+    become(path, was)
+    real, left = os.lstat, [becomes]
+
+    def lstat(name: bytes) -> os.stat_result:
+        status = real(name)
+        if name == b"x" and left:
+            become(path, left.pop())
+        return status
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    found = seen(tmp_path, "/folder")
+    kinds = {"link": Kind.SYMLINK, "file": Kind.FILE, "folder": Kind.FOLDER, "fifo": Kind.FIFO}
+    entry = found.scope.get(b"/folder/x")
+    assert (entry and entry.kind) == kinds.get(becomes)
+    assert found.scope[b"/folder/other"].sha256
+    assert not found.warnings
+
+
+def become(path: Path, what: str) -> None:
+    """Make a path into something else."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    if what == "link":
+        path.symlink_to("target")
+    elif what == "file":
+        path.write_text("content")
+    elif what == "folder":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+
+
 def test_leaves_no_trace(tmp_path: Path) -> None:
     path = put(tmp_path / "etc/x", "x")
     os.setxattr(path, "system.posix_acl_access", acl(5, 4, 0o644))
@@ -259,13 +349,13 @@ def test_leaves_no_trace(tmp_path: Path) -> None:
 def test_very_deep_trees(tmp_path: Path) -> None:
     """Deeper than the longest path that the kernel takes."""
     here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(850):
-        os.mkdir("deep", dir_fd=here)
-        below = os.open("deep", os.O_RDONLY, dir_fd=here)
+    for _ in range(DEEP):
+        os.mkdir(LONG, dir_fd=here)
+        below = os.open(LONG, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
     os.close(here)
-    found = seen(tmp_path, "/deep")
-    assert len(found.scope) == 850
+    found = seen(tmp_path, f"/{LONG}")
+    assert len(found.scope) == DEEP
     assert not found.warnings
-    subprocess.run(["rm", "-rf", tmp_path / "deep"], check=True)
+    subprocess.run(["rm", "-rf", tmp_path / LONG], check=True)

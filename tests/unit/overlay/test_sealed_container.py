@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import replace
-from typing import Any
+from typing import BinaryIO
 
 import pyrage
 import pytest
@@ -15,13 +15,12 @@ from etsclone.errors import (
     VerificationFailed,
 )
 from etsclone.model.brd import Header
-from etsclone.overlay import container
 from etsclone.overlay.container import (
     measure,
     write_overlay,
 )
 from etsclone.overlay.header import SEALED_MEMBERS, decode, encode
-from etsclone.overlay.sealing import Identities, sealing, unseal
+from etsclone.overlay.sealing import Identities, sealing
 from etsclone.overlay.signing import SigningKey, sign
 from etsclone.overlay.trust import Trust
 
@@ -87,28 +86,27 @@ def test_another_identity_is_refused(sealed_overlay: bytes, trust: Trust) -> Non
         verified(sealed_overlay, trust, identities=OPENS_NOT)
 
 
-def test_nothing_is_decrypted_before_all_digests_hold(
-    sealed_overlay: bytes, trust: Trust, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_decrypted_before_all_digests_hold(sealed_overlay: bytes, trust: Trust) -> None:
     decrypted: list[str] = []
 
-    def watched(*arguments: Any) -> None:  # noqa: ANN401 - what unseal takes
-        decrypted.append(arguments[3])
-        unseal(*arguments)
+    class Watched:
+        def unseal(self, sealed: BinaryIO, out: BinaryIO, name: str) -> None:
+            decrypted.append(name)
+            OPENS.unseal(sealed, out, name)
 
-    monkeypatch.setattr(container, "unseal", watched)
+    watched = Watched()
     start, end = 512, len(sealed_overlay)
     for place in (*range(start, end - 1024, 97), end - 1, end - 1500):
         bad = bytearray(sealed_overlay)
         bad[place] ^= 1
         with pytest.raises(VerificationFailed):
-            verified(bytes(bad), trust, identities=OPENS)
+            verified(bytes(bad), trust, identities=watched)
         with pytest.raises(VerificationFailed):
-            verified(sealed_overlay[:place], trust, identities=OPENS)
+            verified(sealed_overlay[:place], trust, identities=watched)
     with pytest.raises(OverlayMalformed, match="bytes after"):
-        verified(sealed_overlay + b"\0", trust, identities=OPENS)
+        verified(sealed_overlay + b"\0", trust, identities=watched)
     assert decrypted == []
-    verified(sealed_overlay, trust, identities=OPENS).close()
+    verified(sealed_overlay, trust, identities=watched).close()
     assert decrypted == list(SEALED_MEMBERS)
 
 

@@ -1,4 +1,5 @@
 import base64
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,21 @@ def test_a_new_key_is_private_and_ssh_keygen_reads_it(
     assert (tmp_path / "key.pub").read_text() == line
     assert line.endswith(" srv1 (primary)\n")
     assert ssh_keygen("-y", "-f", path).stdout.split()[:2] == line.encode().split()[:2]
+
+
+def test_no_key_is_left_where_others_could_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def without_modes(path: Path, flags: int, _mode: int) -> int:
+        """As a filesystem does that gives all files one mode."""
+        return real(path, flags, 0o755)
+
+    monkeypatch.setattr(os, "open", without_modes)
+    with pytest.raises(KeyRefused, match="others could read"):
+        generate_key(tmp_path / "key")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_fingerprint_is_the_one_of_ssh_keygen(

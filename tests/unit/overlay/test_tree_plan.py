@@ -7,6 +7,7 @@ import pytest
 from etsclone.errors import ScopeConflict, UnsafePath
 from etsclone.model.scope import Scope
 from etsclone.model.tree import STAGING, Entry, Kind, Tree
+from etsclone.plan.steps import Handover, handovers
 from etsclone.plan.tree import differences, plan_tree
 
 SCOPE = Scope(("/etc", "/var/lib/role"), ("/etc/fstab", "/etc/grub.d"))
@@ -149,6 +150,21 @@ def test_an_interrupted_rebuild_is_cleared_first() -> None:
     ]
     in_scope = folder("/etc/" + STAGING.decode())
     assert len(planned(tree(ETC), {}, {**AROUND, **tree(in_scope)})) == 2
+
+
+def test_what_only_goes_goes_first_and_folders_with_all_they_hold() -> None:
+    """So `Hosts` comes when `hosts` is gone, on a filesystem that takes them for one."""
+    here = tree(ETC, file("/etc/a"), file("/etc/hosts"), folder("/etc/old"), file("/etc/old/x"))
+    there = tree(ETC, file("/etc/Hosts"), file("/etc/a", "b"), folder("/etc/n"), file("/etc/n/x"))
+    plan = plan_tree(here, there, SCOPE, AROUND)
+    assert handovers(plan, [b"/boot/edited"]) == (
+        Handover(b"/etc/hosts", old=True, new=False),
+        Handover(b"/etc/old", old=True, new=False),
+        Handover(b"/boot/edited", old=True, new=True),
+        Handover(b"/etc/Hosts", old=False, new=True),
+        Handover(b"/etc/a", old=True, new=True),
+        Handover(b"/etc/n", old=False, new=True),
+    )
 
 
 def test_a_printed_path_cannot_write_to_the_terminal() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from etsclone import __version__
-from etsclone.errors import EtscloneError, StoreFull
+from etsclone.errors import ExitCode, KeyRefused, ReceiptLost, StoreFull
 from etsclone.store.files import aside_name
 from etsclone.store.folder import Store, create
 from etsclone.store.receipts import save_receipt
@@ -28,6 +28,7 @@ def test_a_receipt_on_this_machine(state_folder: Path) -> None:
         "format": 1,
         "etsclone": __version__,
         "bytes": 5,
+        "signed": False,
     }
     assert [entry.name for entry in path.parent.iterdir()] == [NAME]
 
@@ -60,11 +61,23 @@ def test_a_full_store(
     path = save_receipt("clone", {}, WHEN, keep=store.write_receipt, sign=sign)
     assert path.parent == state_folder / "receipts"
     assert {entry.name for entry in path.parent.iterdir()} == {NAME, f"{NAME}.sig"}
+    assert not (store.path / "receipts" / NAME).exists()
 
 
 def test_a_receipt_is_never_overwritten(state_folder: Path) -> None:
     first = save_receipt("clone", {"bytes": 1}, WHEN).read_bytes()
-    with pytest.raises(EtscloneError, match="all is done and verified, but the receipt cannot"):
+    with pytest.raises(ReceiptLost, match="all is done, but the receipt cannot"):
         save_receipt("clone", {"bytes": 2}, WHEN)
     assert (state_folder / "receipts" / NAME).read_bytes() == first
     assert not (state_folder / "receipts" / aside_name(NAME)).exists()
+
+
+def test_a_key_that_is_gone_costs_the_signature_alone(state_folder: Path) -> None:
+    def refuse(_message: bytes) -> bytes:
+        raise KeyRefused("no agent holds it any more", hint="ssh-add it")
+
+    with pytest.raises(ReceiptLost, match=r"all is done, but .*not be signed: no agent") as caught:
+        save_receipt("clone", {"bytes": 1}, WHEN, sign=refuse)
+    # Not that of a refusal: what was asked for is done.
+    assert (caught.value.exit_code, caught.value.hint) == (ExitCode.FAILED, "ssh-add it")
+    assert json.loads((state_folder / "receipts" / NAME).read_text())["bytes"] == 1

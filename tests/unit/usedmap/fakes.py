@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from etsclone.errors import DeviceError
 from etsclone.model.disk import Content
 from etsclone.model.extents import Extent
-from etsclone.usedmap.lvmdisk import crc
+from etsclone.plan.lvmdisk import crc
 from etsclone.usedmap.region import Unlocked
 
 UUID = "000000AAAABBBBCCCCDDDDEEEEFFFFFF"

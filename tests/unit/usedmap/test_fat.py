@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent, Extents
+from etsclone.plan.fat import Layout, parse_boot_sector
 from etsclone.usedmap import fat
 from etsclone.usedmap.region import Region
 
@@ -42,15 +43,15 @@ def table(width: int, entries: list[int], size: int) -> bytes:
     return struct.pack(f"<{len(entries)}{'H' if width == 16 else 'I'}", *entries).ljust(size, b"\0")
 
 
-def filesystem(width: int, entries: list[int], clusters: int) -> tuple[Region, fat.Layout]:
+def filesystem(width: int, entries: list[int], clusters: int) -> tuple[Region, Layout]:
     sector = boot_sector(width, clusters)
-    layout = fat.parse_boot_sector(bytes(sector))
+    layout = parse_boot_sector(bytes(sector))
     one = table(width, [0xFF8, 0xFFF, *entries], layout.table_size)
     data = bytes(sector).ljust(RESERVED * SECTOR, b"\0") + one + one
     return Region(FakeDisk(data), Extent(0, layout.end + BEHIND)), layout
 
 
-def plain_model(width: int, entries: list[int], layout: fat.Layout, end: int) -> Extents:
+def plain_model(width: int, entries: list[int], layout: Layout, end: int) -> Extents:
     bad = (1 << min(width, 28)) - 9
     mask = (1 << min(width, 28)) - 1
     used = [
@@ -117,7 +118,7 @@ def test_tables_that_differ_are_not_believed() -> None:
 )
 def test_a_boot_sector_that_makes_no_sense(damage: dict[str, int]) -> None:
     with pytest.raises(FormatError):
-        fat.parse_boot_sector(bytes(boot_sector(32, WIDTHS[32], **damage)))
+        parse_boot_sector(bytes(boot_sector(32, WIDTHS[32], **damage)))
 
 
 def test_a_filesystem_that_is_larger_than_its_partition() -> None:

@@ -13,7 +13,7 @@ from etsclone.model.plan import UsedMap
 from etsclone.units import KIB, MIB
 from etsclone.usedmap import md, partclone
 from etsclone.usedmap.content import used_map
-from etsclone.usedmap.md import parse_superblock
+from etsclone.usedmap.md import parse_superblock, with_uuid
 from etsclone.usedmap.region import Finding, Region, Unlocked
 
 from .fakes import FakeDisk
@@ -23,10 +23,18 @@ DATA, DATA_SIZE = 2 * MIB, 150 * MIB
 
 
 def superblock(
-    *, level: int = 1, features: int = 9, position: int = 4 * KIB, devices: int = 3
+    *,
+    level: int = 1,
+    features: int = 9,
+    position: int = 4 * KIB,
+    devices: int = 3,
+    uuid: bytes = bytes(16),
+    bitmap: int = 8,
 ) -> bytes:
-    """A superblock of version 1 that lies `position` bytes into its member."""
+    """A superblock of version 1 that lies `position` bytes into its member, and its bitmap so many sectors behind."""
     block = bytearray(4 * KIB)
+    block[16:32] = uuid
+    struct.pack_into("<i", block, 96, bitmap)
     struct.pack_into("<III", block, 0, 0xA92B4EFC, 1, features)
     struct.pack_into("<iIQ", block, 72, level, 0, DATA_SIZE // 512)
     struct.pack_into("<QQQ", block, 128, DATA // 512, DATA_SIZE // 512, position // 512)
@@ -81,6 +89,29 @@ def test_of_other_members_everything(changed: bytes, why: str) -> None:
     assert found.extents == Extents.between(START, START + SIZE)
     assert found.note.startswith("everything is copied: ")
     assert why in found.note
+
+
+@pytest.mark.parametrize("position", [0, 4 * KIB, SIZE - 8 * KIB])
+def test_another_uuid_of_an_array(position: int) -> None:
+    fresh = superblock(position=position, uuid=bytes(range(16)), bitmap=8)
+    data = bytes(position) + superblock(position=position, bitmap=8)
+
+    def read(start: int, size: int) -> bytes:
+        return data[start : start + size].ljust(size, b"\0")
+
+    changes = with_uuid(read, SIZE, bytes(range(16)))
+    assert changes == ((position, fresh), (position + 4 * KIB + 8, bytes(range(16))))
+    assert parse_superblock(changes[0][1], position) is not None
+
+
+def test_without_a_bitmap_and_without_a_superblock() -> None:
+    data = bytes(4 * KIB) + superblock(features=8)
+    ((position, _),) = with_uuid(
+        lambda start, size: data[start : start + size].ljust(size, b"\0"), SIZE, b"u" * 16
+    )
+    assert position == 4 * KIB
+    with pytest.raises(FormatError, match="no superblock"):
+        with_uuid(lambda _, size: bytes(size), SIZE, b"u" * 16)
 
 
 def test_a_count_that_does_not_fit_is_damage() -> None:

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from etsclone.errors import FormatError
 from etsclone.model.extents import Extent, Extents
-from etsclone.units import MIB
-from etsclone.usedmap import lvm
-from etsclone.usedmap.lvmdisk import (
+from etsclone.plan.lvmdisk import (
     AREA_HEADER_SIZE,
     LABEL_SCAN_SIZE,
     crc,
     parse_area_header,
     parse_label,
 )
-from etsclone.usedmap.lvmgroup import VolumeGroup, parse_group
-from etsclone.usedmap.lvmtext import Section, parse_config
+from etsclone.plan.lvmgroup import VolumeGroup, parse_group
+from etsclone.plan.lvmtext import Section, parse_config
+from etsclone.units import MIB
+from etsclone.usedmap import lvm
 from etsclone.usedmap.region import Finding, Region, everything
 
 from .fakes import AREA, AREA_SIZE, UUID, FakeDisk, area_header, label, physical_volume

@@ -1,0 +1,327 @@
+"""`etsclone rebuild --undo` and `--commit`, and what an interrupted rebuild has to see done first."""
+
+import logging
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from etsclone.commands.diskwords import disk_facts, disk_line
+from etsclone.commands.output import confirm, counted, print_json
+from etsclone.commands.receipt import UNSIGNED, Signer, receipt_words
+from etsclone.commands.stopped import change_told, is_changed, telling_what_is_left
+from etsclone.commands.system import System
+from etsclone.errors import KeptDamaged, NothingKept, ReceiptLost, TargetChanged
+from etsclone.execute.bootkeep import code_writer, fits, verify_code
+from etsclone.execute.rebuild import (
+    commit_rebuilds,
+    finish_rebuild,
+    kept_rebuilds,
+    undo_prospect,
+    undo_rebuild,
+    verify_committed,
+    verify_undone,
+)
+from etsclone.model.journal import Progress, half_way
+from etsclone.model.keep import WriteCode
+from etsclone.overlay.kept import Kept, Prospect
+from etsclone.overlay.restored import Restored, damage
+from etsclone.plan.tree import TreePlan
+from etsclone.progress import print_event
+from etsclone.store.folder import open_store
+from etsclone.store.receipts import save_receipt
+from etsclone.units import human
+
+logger = logging.getLogger(__name__)
+
+Done = TypeVar("Done")
+Mount = Callable[[bool], AbstractContextManager[System]]
+"""Mounts the system; whether to write to it."""
+
+
+def add_kept(parser: ArgumentParser) -> None:
+    """Add `--undo` and `--commit`."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--undo",
+        action="store_true",
+        help="make of the disk what it was before the last rebuild (no --role; the receipt goes to --store, if given)",
+    )
+    which.add_argument(
+        "--commit",
+        action="store_true",
+        help="remove what rebuilds keep to be undone (no --role; the receipt goes to --store, if given)",
+    )
+    parser.add_argument(
+        "--as-kept",
+        action="store_true",
+        help="with --undo: bring back what is kept, even where it is not what it was (exit code 4)",
+    )
+
+
+def run_kept(arguments: Namespace, mount: Mount, sign: Signer | None) -> None:
+    """Undo or commit.
+
+    Raises:
+        StoreRefused, NothingKept, NotConfirmed, TargetChanged: nothing was changed.
+        KeptDamaged: what is kept is not what it was; nothing was changed, unless `--as-kept` wanted it all the same, or
+            an undo had been interrupted.
+        ComparisonFailed: it is done, but what is on the disk is not what it should be.
+        TargetFull, DeviceError, UnsafePath, Interrupted: the disk may be half way; the same command goes on.
+        ReceiptLost: it is done, but no receipt can be kept.
+    """
+    save = _saver(arguments, sign)
+    started = datetime.now(UTC)
+    what = "undo" if arguments.undo else "commit"
+    with mount(False) as system:
+        kept = kept_rebuilds(system.folder)
+        prospect = _prospect(what, kept, system)
+    if kept is None:
+        raise NothingKept(
+            f"{system.name} keeps nothing of what it was before a rebuild",
+            hint="a rebuild can be undone until it is committed or undone",
+        )
+    # An undo that was interrupted goes on: it tells what is damaged, and is not left half way for it.
+    halfway = kept.progress is Progress.UNDOING
+    if prospect.damaged and not (arguments.as_kept or halfway):
+        raise damage(kept.progress, prospect.damaged)
+    _show(what, kept, system, prospect, arguments)
+    if arguments.dry_run:
+        return
+    confirm(system.name, yes=arguments.yes)
+    # Mounted afresh, so that what is looked at comes from the disk and not from memory.
+    if arguments.undo:
+        work = partial(undo_rebuild, prospect=prospect, as_kept=arguments.as_kept or halfway)
+        restored = _change(mount, system, kept, work)
+        with mount(False) as again:
+            _verify(what, kept, again, restored)
+    else:
+        restored = _change(mount, system, kept, commit_rebuilds)
+        with mount(False) as again:
+            _verify(what, kept, again, restored)
+            verify_committed(again.folder)
+    facts = _facts(what, kept, system, prospect, arguments) | {"verified": restored.vouched}
+    receipt = save(what, facts, started)
+    if arguments.json:
+        print_event("done", facts | {"receipt": str(receipt)})
+    else:
+        done = "as it was before" if arguments.undo else "committed: nothing of before is kept"
+        told = _lost(what, kept, system) or not restored.vouched
+        done += ", but for what is told above" if told else ""
+        print(f"\n{system.name} is {done}; {receipt_words(receipt, signed=bool(arguments.key))}")
+    _check_undamaged(system, restored)
+
+
+def finish_first(arguments: Namespace, mount: Mount, sign: Signer | None) -> None:
+    """Finish a rebuild, or an undoing, that was interrupted, before anything else is planned. Raises as `run_kept`.
+
+    Its receipt says of a way forwards that it is not verified: the rebuild that follows looks at all of that. Where no
+    receipt can be kept, that is no reason to stop here.
+    """
+    save = _saver(arguments, sign)
+    started = datetime.now(UTC)
+    with mount(False) as system:
+        kept = kept_rebuilds(system.folder)
+        prospect = _prospect("finish", kept, system)
+    if kept is None or not kept.unfinished:
+        return
+    if arguments.json:
+        print_event("unfinished", _facts("finish", kept, system, prospect, arguments))
+    else:
+        print(f"{system.name} is {half_way(kept.label, kept.progress)}: that is finished first\n")
+        print(*kept.finish.changes, "", counted(len(kept.finish.changes), "change"), sep="\n")
+        for line in _doubts(prospect):
+            print(line)
+    confirm(system.name, yes=arguments.yes)
+    restored = _change(mount, system, kept, finish_rebuild)
+    with mount(False) as again:
+        _verify("finish", kept, again, restored)
+    verified = kept.progress is Progress.UNDOING and restored.vouched
+    facts = _facts("finish", kept, system, prospect, arguments) | {"verified": verified}
+    try:
+        receipt = save("finish", facts, started)
+    except ReceiptLost as error:
+        logger.warning("%s; %s", error.message, error.hint)
+    else:
+        if arguments.json:
+            print_event("finished", facts | {"receipt": str(receipt)})
+        else:
+            words = receipt_words(receipt, signed=bool(arguments.key))
+            print(f"\nwhat was interrupted is finished; {words}\n")
+    _check_undamaged(system, restored)
+
+
+def _prospect(what: str, kept: Kept | None, system: System) -> Prospect:
+    """What is come upon where something is brought back."""
+    return undo_prospect(system.folder) if kept and _goes_back(what, kept) else Prospect()
+
+
+def _verify(what: str, kept: Kept, again: System, restored: Restored) -> None:
+    """Read what was brought back again, from a disk that was mounted afresh."""
+    verify_undone(again.folder, restored)
+    if _goes_back(what, kept):
+        verify_code(kept.code, again.disk)
+
+
+def _check_undamaged(system: System, restored: Restored) -> None:
+    """Raise `KeptDamaged` where what was brought back is not what it was."""
+    if restored.damaged:
+        raise KeptDamaged(
+            f"{system.name} has what was kept, and some of that is not what it was before the rebuild",
+            hint="rebuild the role from its overlay, or mend what is told above by hand",
+        )
+
+
+def _saver(
+    arguments: Namespace, sign: Signer | None
+) -> Callable[[str, dict[str, object], datetime], Path]:
+    """What keeps the receipt, in the store where one is named, of what began at a time; its times are added.
+
+    Raises:
+        StoreRefused: when the store that is named is none.
+    """
+    keep = open_store(arguments.store).write_receipt if arguments.store else None
+
+    def save(what: str, facts: dict[str, object], started: datetime) -> Path:
+        facts |= {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
+        return save_receipt(what, facts, started, keep=keep, sign=sign)
+
+    return save
+
+
+def _change(
+    mount: Mount, shown: System, kept: Kept, work: Callable[[str, Kept, WriteCode | None], Done]
+) -> Done:
+    with (
+        telling_what_is_left() as left,
+        mount(True) as system,
+        code_writer(kept.code, system.disk) as write_code,
+    ):
+        check_same(system, shown)
+        done = is_changed(shown.name)
+        return change_told(system, lambda folder: work(folder, kept, write_code), left, done)
+
+
+def check_same(system: System, shown: System) -> None:
+    """Raise `TargetChanged` unless a disk is the one that was shown."""
+    if (system.disk and system.disk.identity) != (shown.disk and shown.disk.identity):
+        raise TargetChanged(
+            f"{shown.name} is not the disk that the plan was made for",
+            hint="start again: `etsclone disks`",
+        )
+
+
+def _show(what: str, kept: Kept, system: System, prospect: Prospect, arguments: Namespace) -> None:
+    if arguments.json:
+        facts = _facts(what, kept, system, prospect, arguments)
+        print_json(facts) if arguments.dry_run else print_event("plan", facts)
+        return
+    print(f"target   {disk_line(system.disk) if system.disk else system.folder}")
+    print(f"rebuild  {_state(kept)}")
+    if kept.size:
+        print(f"kept     {human(kept.size)} of files as they were before")
+    if plan := _plan(what, kept, prospect).changes:
+        if what == "commit":
+            print("         that is finished first")
+        print("", *plan, "", counted(len(plan), "change"), sep="\n")
+    if size := _code_size(what, kept, system):
+        print(f"write   {human(size)} of boot code  (as it was before)")
+    for each in _lost(what, kept, system):
+        print(f"not brought back: {each}")
+    for line in _doubts(prospect):
+        print(line)
+    count = kept.count + (kept.progress is Progress.BEGUN)
+    if what == "commit" and count:
+        keep = "keeps" if count == 1 else "keep"
+        print(f"what {counted(count, 'rebuild')} {keep} is removed; that cannot be undone any more")
+    if not arguments.key:
+        print(UNSIGNED)
+
+
+def _doubts(prospect: Prospect) -> list[str]:
+    """What is not known to be what it was, or known not to be."""
+    lines = [f"not what it was before the rebuild: {each}" for each in prospect.damaged]
+    if prospect.unvouched:
+        paths = counted(prospect.unvouched, "path")
+        lines.append(
+            f"not known: whether {paths} kept by an older etsclone are what they were; they come back as kept"
+        )
+    return lines
+
+
+def _state(kept: Kept) -> str:
+    rebuild = f"to {kept.label or 'another role'}, of {kept.began}"
+    match kept.progress:
+        case None | Progress.STAGED:
+            return "was interrupted and changed nothing; what is left of it is removed"
+        case Progress.BEGUN:
+            return f"{rebuild}, was interrupted"
+        case Progress.APPLIED:
+            return f"{rebuild}, was done"
+        case Progress.UNDOING:
+            return f"{rebuild}, was being undone, and that was interrupted"
+        case Progress.DROPPING:
+            return f"{rebuild}, is undone or committed already; what is left of it is removed"
+
+
+def _plan(what: str, kept: Kept, prospect: Prospect) -> TreePlan:
+    """What changes on the disk, beside what is kept."""
+    return prospect.plan if what == "undo" else kept.finish
+
+
+def _goes_back(what: str, kept: Kept) -> bool:
+    return what == "undo" or kept.progress is Progress.UNDOING
+
+
+def _code_size(what: str, kept: Kept, system: System) -> int:
+    """How many bytes of boot code are brought back."""
+    back = _goes_back(what, kept) and not _misfit(kept, system)
+    return sum(len(each.before) for each in kept.code) if back else 0
+
+
+def _lost(what: str, kept: Kept, system: System) -> tuple[str, ...]:
+    """What an undo leaves as it is."""
+    if not _goes_back(what, kept):
+        return ()
+    if _misfit(kept, system):
+        return (*kept.lost, "boot code: the disk has other partitions than it had then")
+    return kept.lost
+
+
+def _misfit(kept: Kept, system: System) -> bool:
+    """Whether there is boot code that cannot be written where it was."""
+    return system.disk is not None and bool(kept.code) and not fits(kept.code, system.disk)
+
+
+def _facts(
+    what: str, kept: Kept, system: System, prospect: Prospect, arguments: Namespace
+) -> dict[str, object]:
+    return {
+        "target": disk_facts(system.disk) if system.disk else None,
+        "root": None if system.disk else system.folder,
+        "what": what,
+        "label": kept.label,
+        "began": kept.began,
+        "progress": kept.progress and kept.progress.value,
+        "unfinished": kept.unfinished,
+        "kept": kept.count,
+        "size": kept.size,
+        "code": _code_size(what, kept, system),
+        "lost": list(_lost(what, kept, system)),
+        "signed": bool(arguments.key),
+        "changed_since": {os.fsdecode(path): words for path, words in prospect.changed.items()},
+        "damaged": list(prospect.damaged),
+        "unvouched": prospect.unvouched,
+        "changes": [
+            {
+                "action": change.action.value,
+                "path": os.fsdecode(change.path),
+                "reason": change.reason,
+            }
+            for change in _plan(what, kept, prospect).changes
+        ],
+    }

@@ -1,0 +1,18 @@
+"""`clone --quarantine`: telling that the clone will be, and is, in quarantine."""
+
+from etsclone.model.plan import ClonePlan
+
+
+def quarantine_lines(plan: ClonePlan) -> list[str]:
+    """What becomes of the clone, for people."""
+    if not plan.quarantined:
+        return []
+    command = f"`etsclone release {plan.target.path}`"
+    return [f"the clone stays in quarantine: nothing boots or mounts it until {command}"]
+
+
+def result_words(plan: ClonePlan) -> str:
+    """What the target is when the plan was executed."""
+    if not plan.quarantined:
+        return "a clone"
+    return f"a clone in quarantine, until `etsclone release {plan.target.path}`"

@@ -1,0 +1,39 @@
+"""Small text files that somebody named on the command line."""
+
+from pathlib import Path
+
+from etsclone.errors import UsageError, medium_error
+
+
+def read_named(path: Path, what: str, *, hint: str = "") -> str:
+    """The text of a file that was named.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message.
+        hint: what to name instead.
+
+    Raises:
+        UsageError: when it cannot be read, or is no text.
+        DeviceError: when its medium fails.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        failed = medium_error(error, path) if isinstance(error, OSError) else None
+        raise failed or UsageError(
+            f"cannot read {what} {path}: {unread(error)}", hint=hint
+        ) from error
+
+
+def unread(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file could not be read, in plain words."""
+    match error:
+        case FileNotFoundError():
+            return "it does not exist"
+        case IsADirectoryError():
+            return "it is a folder"
+        case UnicodeDecodeError():
+            return "it is no text"
+        case _:
+            return error.strerror or str(error)

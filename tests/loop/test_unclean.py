@@ -1,0 +1,43 @@
+"""Images of systems that were not cleanly unmounted: what only reads them cannot replay their journals."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .small_system import etsclone
+from .test_rebuild import Pair, made, mounted, ok, pair, refuses
+
+__all__ = ["made", "pair"]  # fixtures
+
+pytestmark = pytest.mark.loop
+
+
+@pytest.fixture
+def unclean(pair: Pair) -> Path:
+    """The primary's disk as it was in the middle of its work."""
+    disk = pair.folder / "unclean.raw"
+    with mounted(pair.disk("primary")) as root:
+        (root / "var/new").write_text("in the journal\n")
+        os.sync()
+        subprocess.run(["cp", "--sparse=always", pair.disk("primary"), disk], check=True)
+    return disk
+
+
+def test_a_journal_that_must_be_replayed_is_told(pair: Pair, unclean: Path, tmp_path: Path) -> None:
+    before = unclean.read_bytes()
+    key = pair.folder / "primary.key"
+    capture = ("brd", "capture", pair.store, "--role", "primary", "--key", key, "--disk", unclean)
+    diff = ("brd", "diff", pair.overlay("primary"), unclean, "--trust", pair.trust)
+    for words in (capture, diff):
+        done = etsclone(*words)
+        refuses(done, 3, f"{unclean} was not cleanly unmounted: the journal of a filesystem (ext4)")
+        assert f"hint: etsclone mount {unclean} DIR --rw; etsclone umount DIR\n" in done.stderr
+    assert unclean.read_bytes() == before
+    folder = tmp_path / "mnt"
+    folder.mkdir()
+    ok("mount", unclean, folder, "--rw")
+    ok("umount", folder)
+    ok(*capture)
+    assert etsclone(*diff).returncode == 0
