@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .qemu import BOOT_TIMEOUT, COMMAND_TIMEOUT, Result
+from .qemu import BOOTS, COMMAND_TIMEOUT, FIRST_PROGRAM, Result, quoted, uefi_firmware
 
 PROJECT = Path(__file__).parents[2]
 GUEST = Path(__file__).parent / "guest"
@@ -35,6 +35,7 @@ DEVICES = PROJECT / "scripts" / "helper" / "devices"
 PAIR = PROJECT / "scripts" / "pair"
 PROJECT_DISK_MIB = 256
 TAIL = 3000
+PORT = "@PORT@"  # in arguments, for the number of a descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +75,28 @@ class Helper:
                 more = self.port.recv(1 << 20)
             except TimeoutError:
                 more = b""
-            said = self.console.read_text(errors="replace")[-TAIL:]
             if not more:
                 self.port.close()  # what comes later would answer another question
-            assert more, f"no answer to:\n{what}\nthe console's last words:\n{said}"
+            assert more, f"no answer to:\n{what}\n{self._last_words()}"
             received += more
         answer = json.loads(received)
         return Result(answer["code"], answer["output"])
 
+    def _last_words(self) -> str:
+        said = self.console.read_text(errors="replace")[-TAIL:]
+        return (
+            f"the console's last words:\n{said}\nQEMU's:\n{(self.folder / 'qemu.log').read_text()}"
+        )
+
 
 @contextlib.contextmanager
 def helper(
-    image: Path, folder: Path, disks: Mapping[str, int], more: Path | None = None
+    image: Path,
+    folder: Path,
+    disks: Mapping[str, int],
+    more: Path | None = None,
+    *,
+    variables: Path | None = None,
 ) -> Iterator[Helper]:
     """Boot the helper with scratch disks (name and size in bytes); it ends with the block.
 
@@ -94,6 +105,7 @@ def helper(
         folder: for the disks and the log of the console (console.log).
         disks: at most twenty; one with a file there already keeps what it holds.
         more: a folder that the VM has, read-only, as /mnt/more.
+        variables: a file with those of a UEFI, which the VM then has, and which outlives it.
     """
     project = project_disk(folder, more)
     files = []
@@ -101,38 +113,59 @@ def helper(
         files.append(folder / f"{name}.raw")
         with files[-1].open("ab") as opened:
             opened.truncate(size)
+    console = folder / "console.log"
+    argv = command_line(image, project, files, console, variables)
+    try:
+        for left in reversed(range(BOOTS)):
+            with machine(argv, folder / "qemu.log") as port:
+                vm = Helper(port, console, tuple(disks), folder)
+                try:
+                    vm.answer(FIRST_PROGRAM, "boot")
+                except AssertionError:
+                    if left:
+                        continue
+                    raise
+                yield vm
+                return
+    finally:
+        for file in (project, *files):
+            file.unlink()
+
+
+@contextlib.contextmanager
+def machine(argv: list[str], log: Path) -> Iterator[socket.socket]:
+    """Run QEMU with arguments that name PORT; the other end of that."""
     ours, theirs = socket.socketpair()
-    with ours, theirs, (folder / "qemu.log").open("w") as log:
-        console = folder / "console.log"
-        argv = command_line(image, project, files, console, theirs.fileno())
-        machine = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[theirs.fileno()]
-        )
+    with ours, log.open("w") as opened:
+        with theirs:
+            qemu = subprocess.Popen(
+                [word.replace(PORT, str(theirs.fileno())) for word in argv],
+                stdin=subprocess.DEVNULL,
+                stdout=opened,
+                stderr=opened,
+                pass_fds=[theirs.fileno()],
+            )
         try:
-            theirs.close()
-            vm = Helper(ours, console, tuple(disks), folder)
-            vm.answer(BOOT_TIMEOUT, "boot")
-            yield vm
+            yield ours
         finally:
-            machine.kill()
-            machine.wait()
-            for file in (project, *files):
-                file.unlink()
+            qemu.kill()
+            qemu.wait()
 
 
 def command_line(
-    image: Path, project: Path, disks: list[Path], console: Path, port: int
+    image: Path, project: Path, disks: list[Path], console: Path, variables: Path | None
 ) -> list[str]:
     """QEMU's arguments: kernel and initrd without a boot loader, disks, a console into a file, a port on a socket."""
     argv = [
         *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", "1024"),
         *("-kernel", str(image / "kernel"), "-initrd", str(image / "initrd")),
         # On a busy machine the first ticks come too late for the kernel's check of its timer, and it panics.
-        *("-append", "console=ttyS0 loglevel=4 no_timer_check mitigations=off panic=-1 random.trust_cpu=on"),
+        *("-append", "console=ttyS0 no_timer_check mitigations=off panic=-1 random.trust_cpu=on"),
         *("-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults", "-nic", "none"),
         *("-serial", f"file:{quoted(console)}", "-device", "virtio-rng-pci"),
-        *("-device", "virtio-serial-pci", "-chardev", f"socket,id=port,fd={port}"),
+        *("-device", "virtio-serial-pci", "-chardev", f"socket,id=port,fd={PORT}"),
         *("-device", "virtserialport,chardev=port,name=etsclone"),
+        *(uefi_firmware(variables) if variables else ()),
     ]  # fmt: skip
     drives = [
         ("system", f"file={quoted(image / 'disk.raw')},snapshot=on"),
@@ -145,11 +178,6 @@ def command_line(
         # Each has a serial number, as real disks do: device names may change.
         argv += ["-device", f"virtio-blk-pci,drive={name},serial={name}"]
     return argv
-
-
-def quoted(path: Path) -> str:
-    """QEMU's own way to quote a comma."""
-    return str(path).replace(",", ",,")
 
 
 def project_disk(folder: Path, more: Path | None) -> Path:

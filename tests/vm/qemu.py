@@ -7,8 +7,9 @@ reaches the disk.
 
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,11 @@ import pexpect
 ROOT_PASSWORD = "etsclone"  # of the image that scripts/build-image makes
 BOOT_TIMEOUT = 900.0
 COMMAND_TIMEOUT = 300.0
+BOOTS = 3
+"""How often a machine is started that does not come to its first program."""
+FIRST_PROGRAM = 300.0
+"""Seconds within which it has to. An emulated one hangs before that, once in hundreds of boots; it has written
+nothing then."""
 OVMF = Path("/usr/share/OVMF")
 EOL = r"\r*\n"  # the guest's terminal and the host's may each add a carriage return
 
@@ -83,25 +89,36 @@ class Console:
         self._child.expect(pexpect.EOF, timeout=timeout)
 
 
+def quoted(path: Path) -> str:
+    """QEMU's own way to quote a comma."""
+    return str(path).replace(",", ",,")
+
+
+def uefi_firmware(variables: Path) -> list[str]:
+    """QEMU's arguments for a UEFI that keeps its variables, boot entries among them, in a file."""
+    return [
+        *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),
+        *("-drive", f"if=pflash,format=raw,file={quoted(variables)}"),
+    ]
+
+
+def new_variables(file: Path) -> Path:
+    """A file with the variables of a UEFI that has seen no disk yet: it has no boot entry."""
+    return Path(shutil.copyfile(OVMF / "OVMF_VARS_4M.fd", file))
+
+
 def command_line(
-    disk: Path, memory_mib: int, *, uefi: bool, beside: Sequence[Path] = ()
+    disk: Path, memory_mib: int, *, variables: Path | None, beside: Sequence[Path] = ()
 ) -> list[str]:
     """QEMU's arguments: a disk, others beside it, writes thrown away; the serial line on stdin and stdout."""
-    names = [
-        str(each).replace(",", ",,") for each in (disk, *beside)
-    ]  # QEMU's own way to quote a comma
-    # Firmware that has never seen this disk: it remembers no boot entry.
-    firmware = [
-        *("-drive", f"if=pflash,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}"),
-        *("-drive", f"if=pflash,format=raw,snapshot=on,file={OVMF / 'OVMF_VARS_4M.fd'}"),
-    ]
+    names = [quoted(each) for each in (disk, *beside)]
     return [
-        "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", str(memory_mib),
+        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", str(memory_mib)),
         *(word for name in names for word in ("-drive", f"file={name},format=raw,if=virtio,snapshot=on")),
         "-nic", "user,restrict=on,model=virtio-net-pci",
         "-display", "none", "-monitor", "none", "-no-reboot",
         "-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial",
-        *(firmware if uefi else ()),
+        *(uefi_firmware(variables) if variables else ()),
     ]  # fmt: skip
 
 
@@ -112,22 +129,29 @@ def boot(
     memory_mib: int = 1024,
     *,
     uefi: bool = False,
+    variables: Path | None = None,
     beside: Sequence[Path] = (),
 ) -> Iterator[Console]:
     """Boot `disk`, with other disks `beside` it, and give its console, also written to `log`.
 
-    The machine ends with the block.
+    The machine ends with the block. It is a UEFI one if `uefi`, or if it has the `variables` of one in a file.
     """
-    with log.open("w", encoding="utf-8") as transcript:
-        child = pexpect.spawn(
-            "qemu-system-x86_64",
-            command_line(disk, memory_mib, uefi=uefi, beside=beside),
-            encoding="utf-8",
-            codec_errors="replace",
-            timeout=COMMAND_TIMEOUT,
-        )
-        child.logfile_read = transcript
-        try:
-            yield Console(child)
-        finally:
-            child.close(force=True)
+    if uefi and variables is None:
+        variables = new_variables(log.with_suffix(".variables"))
+    argv = command_line(disk, memory_mib, variables=variables, beside=beside)
+    with log.open("w", encoding="utf-8") as transcript, ExitStack() as ends:
+        for left in reversed(range(BOOTS)):
+            child = pexpect.spawn(
+                argv[0], argv[1:], encoding="utf-8", codec_errors="replace", timeout=COMMAND_TIMEOUT
+            )
+            ends.callback(child.close, force=True)
+            child.logfile_read = transcript
+            console = Console(child)
+            try:
+                console.expect("Run /init as init process", FIRST_PROGRAM)
+                break
+            except ConsoleError:
+                child.close(force=True)
+                if not left:
+                    raise
+        yield console
