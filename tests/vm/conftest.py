@@ -6,6 +6,17 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+HERE = pytest.mark.xdist_group("here")
+"""For tests that mount disks on this machine: what runs beside in a mount namespace of its own holds copies of these
+mounts, and the disks with them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, those of a file share a VM or an image: they follow one another."""
+    for item in items:
+        if item.get_closest_marker("vm") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def build_image(layout: str) -> Path:

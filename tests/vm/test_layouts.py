@@ -1,15 +1,12 @@
 """A role rebuilt on a clone of each layout that servers are on; the disk boots alone, by its own firmware.
 
 BIOS and ext4 are test_boot.py's. The others are cloned, opened and rebuilt in the helper VM, which has all drivers,
-with the twin attached throughout. Two journeys at a time: an emulated machine keeps hardly more than one processor
-busy. One role a layout, unless the full matrix is asked for.
+with the twin attached throughout. One role a layout, unless the full matrix is asked for.
 """
 
 import itertools
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,50 +50,30 @@ CAPTURE = "etsclone brd capture /run/store --role {role} --key /run/{role}.key -
 REBUILD = "etsclone rebuild {disk} --store /run/store --role {role} --trust /run/trusted --yes --key-file /run/key"
 
 
-Case = tuple[str, str]  # layout, role
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Both roles of each layout, or one."""
     full = metafunc.config.getoption("--full")
     cases = itertools.product(ROOTS, HOST_NAMES) if full else USUAL.items()
-    metafunc.parametrize(("layout", "role"), list(cases))
+    # No two have anything in common.
+    own = [pytest.param(*case, marks=pytest.mark.xdist_group("-".join(case))) for case in cases]
+    metafunc.parametrize(("layout", "role"), own)
 
 
 @pytest.fixture(scope="module")
-def journeys(
-    request: pytest.FixtureRequest, helper_image: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[Case, Future[None]]]:
-    """The journeys whose tests were selected, under way."""
-    selected: list[Case] = [
-        (str(item.callspec.params["layout"]), str(item.callspec.params["role"]))
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.function is test_rebuilt_and_booted
-    ]
-    store = tmp_path_factory.mktemp("store")
-    make_store(store)
-    pool = ThreadPoolExecutor(2)
-
-    def begun(layout: str, role: str) -> Future[None]:
-        folder = tmp_path_factory.mktemp(f"{layout}-{role}")
-        return pool.submit(journey, layout, role, helper_image, store, folder)
-
-    try:
-        yield {case: begun(*case) for case in selected}
-    finally:
-        pool.shutdown(cancel_futures=True)
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an empty store, its signers and keys, which each VM copies."""
+    folder = tmp_path_factory.mktemp("store")
+    make_store(folder)
+    return folder
 
 
-def test_rebuilt_and_booted(layout: str, role: str, journeys: Mapping[Case, Future[None]]) -> None:
-    journeys[layout, role].result()
-
-
-def journey(layout: str, role: str, helper_image: Path, store: Path, folder: Path) -> None:
-    """From the image of a layout to a server that was seen running."""
-    image, disk = build_image(layout), folder / "rebuilt.raw"
-    subprocess.run(["cp", "--sparse=always", image, folder / "primary.raw"], check=True)
+def test_rebuilt_and_booted(
+    layout: str, role: str, helper_image: Path, store: Path, tmp_path: Path
+) -> None:
+    image, disk = build_image(layout), tmp_path / "rebuilt.raw"
+    subprocess.run(["cp", "--sparse=always", image, tmp_path / "primary.raw"], check=True)
     disks = dict.fromkeys(("primary", "secondary", "spare"), SIZE)
-    with helper(helper_image, folder, disks, more=store) as vm:
+    with helper(helper_image, tmp_path, disks, more=store) as vm:
         vm.check(PREPARE)
         clone(vm, layout, "secondary")
         identities = make_secondary(vm)
@@ -108,7 +85,7 @@ def journey(layout: str, role: str, helper_image: Path, store: Path, folder: Pat
             clone(vm, layout, target)
         vm.check(REBUILD.format(role=role, disk=vm.disk(target)) + "; sync", PATIENCE)
         os.link(vm.file(target), disk)  # the VM's own name of it goes with the VM
-    with boot(disk, folder / "server.log", uefi=layout.startswith("uefi")) as console:
+    with boot(disk, tmp_path / "server.log", uefi=layout.startswith("uefi")) as console:
         assert_is(console, role, identities[role])
         root = console.run("findmnt --noheadings --raw --output SOURCE,FSTYPE /").output
         assert root.strip() == ROOTS[layout]
