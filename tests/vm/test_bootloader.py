@@ -12,11 +12,11 @@ import pytest
 
 from etsclone.units import GIB
 
-from .conftest import build_image
+from .conftest import HERE, build_image
 from .helper import helper
-from .qemu import boot
+from .qemu import boot, new_variables
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, HERE, pytest.mark.timeout(3600)]
 
 BOOT_CODE = 440
 CORE = (2048 * 512, 1 << 20)
@@ -97,6 +97,11 @@ mount {disk}1 /run/esp
 rm -r /run/esp/EFI
 umount /run/esp
 """
+NO_FALLBACK = """
+mount {disk}1 /run/esp
+rm -r /run/esp/EFI/BOOT
+umount /run/esp
+"""
 CAPTURE = """
 cd /run
 etsclone brd init store --pair ets --profile ltsp-isc-dhcp
@@ -112,22 +117,36 @@ PATIENCE = 1800.0
 
 
 @pytest.mark.thorough
-def test_an_empty_esp_gets_its_loaders_again_and_boots(helper_image: Path, tmp_path: Path) -> None:
-    image = build_image("uefi-xfs")
+def test_an_empty_esp_gets_its_loaders_again_and_the_firmware_an_entry(
+    helper_image: Path, tmp_path: Path
+) -> None:
+    """The disk boots by that entry: the fallback loader, which firmware takes without one, is gone."""
+    image, variables = build_image("uefi-xfs"), new_variables(tmp_path / "variables")
     subprocess.run(["cp", "--sparse=always", image, tmp_path / "disk.raw"], check=True)
-    with helper(helper_image, tmp_path, {"disk": 3 * GIB}) as vm:
+    with helper(helper_image, tmp_path, {"disk": 3 * GIB}, variables=variables) as vm:
         disk = vm.disk("disk")
+        vm.check("modprobe efivarfs; mount -t efivarfs efivarfs /sys/firmware/efi/efivars")
         vm.check(CAPTURE.format(disk=disk) + EMPTY_ESP.format(disk=disk), PATIENCE)
         command = REBUILD.format(disk=disk)
         before = json.loads(vm.check(f"{command} --dry-run", PATIENCE))
-        after = json.loads(vm.check(f"{command} --bootloader | tail -n 1; sync", PATIENCE))
+        refused = vm.run(f"{command} --boot-entry", PATIENCE)
+        after = json.loads(vm.check(f"{command} --bootloader | tail -n 1", PATIENCE))
+        entries = []
+        for _ in range(2):
+            vm.check(f"{command} --boot-entry", PATIENCE)
+            entries.append(vm.check("efibootmgr --verbose"))
+        vm.check(NO_FALLBACK.format(disk=disk))
         os.link(vm.file("disk"), tmp_path / "kept.raw")  # the VM's own name of it goes with the VM
     try:
         assert before["boot"]["ways"] == []
         assert "holds no boot loader" in before["boot"]["findings"][0]["message"]
+        assert refused.code == 3
+        assert "--bootloader" in refused.output
         assert after["boot"]["ways"] == [{"firmware": "uefi", "loader": "fallback loader, GRUB"}]
         assert after["boot"]["findings"] == []
-        with boot(tmp_path / "kept.raw", tmp_path / "console.log", uefi=True) as console:
+        assert entries[0].count("etsclone primary") == 1
+        assert entries[1] == entries[0]
+        with boot(tmp_path / "kept.raw", tmp_path / "console.log", variables=variables) as console:
             assert console.log_in() == "ets1"
             console.power_off()
     finally:
