@@ -2,11 +2,11 @@
 
 import re
 import string
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from trees import Tree
 
 from etsclone.plan.references import named_by_label, names_old, rewrite, stale
 
@@ -15,23 +15,6 @@ LVM_OLD, LVM_NEW = (
     "Yk1aBc-DeF2-gHi3-jKl4-mNo5-pQr6-sTu7vW",
     "Zk9zYx-WvU8-tSr7-qPo6-nMl5-kJi4-hGf3eD",
 )
-
-
-@dataclass
-class Tree:
-    """Files in memory."""
-
-    files: dict[bytes, bytes] = field(default_factory=dict)
-
-    def read(self, path: bytes) -> bytes | None:
-        return self.files.get(path)
-
-    def names(self, folder: bytes) -> tuple[bytes, ...]:
-        start = folder.rstrip(b"/") + b"/"
-        inside = {
-            path[len(start) :].split(b"/")[0] for path in self.files if path.startswith(start)
-        }
-        return tuple(sorted(inside))
 
 
 def changed(before: str, mapping: dict[str, str], path: bytes = b"/etc/fstab") -> str:
