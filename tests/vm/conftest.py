@@ -1,22 +1,13 @@
 """What the tests on real disks share: the image that they all copy."""
 
+import fcntl
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-HERE = pytest.mark.xdist_group("here")
-"""For tests that mount disks on this machine: what runs beside in a mount namespace of its own holds copies of these
-mounts, and the disks with them."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those of a file share a VM or an image: they follow one another."""
-    for item in items:
-        if item.get_closest_marker("vm") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def build_image(layout: str) -> Path:
@@ -30,6 +21,20 @@ def build_image(layout: str) -> Path:
 def server_image() -> Path:
     """The disk of a real primary that boots; shared and read-only: copy it."""
     return build_image("bios-ext4")
+
+
+@pytest.fixture(scope="module")
+def mounts_here(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """For files of tests that mount disks on this machine: one file at a time, and not beside who makes the image.
+
+    What runs beside in a mount namespace of its own would hold copies of these mounts, and the disks with them.
+    """
+    request.getfixturevalue("server_image")
+    with (tmp_path_factory.getbasetemp().parent / "mounts").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

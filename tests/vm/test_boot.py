@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HERE
 from .qemu import boot
 from .servers import HOST_NAMES, Identity, assert_is, etsclone, identity_under, make_store
 
-pytestmark = [pytest.mark.vm, HERE, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(3600)]
 
 
 @dataclass(frozen=True, slots=True)

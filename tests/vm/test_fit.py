@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HERE
 from .qemu import boot
 from .servers import etsclone
 
-pytestmark = [pytest.mark.vm, HERE, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(3600)]
 
 MIB = 1 << 20
 BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"

@@ -11,12 +11,11 @@ from cpio import archive, padded
 
 from etsclone.boot.initramfsnames import OF_NETWORKS, telling_files
 
-from .conftest import HERE
 from .qemu import boot
 from .servers import HOST_NAMES, etsclone
 from .test_boot import Pair, mounted_root
 
-pytestmark = [pytest.mark.vm, HERE, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(3600)]
 
 OLD, QEMU = "0c:c4:7a:00:00:0f", "52:54:00:12:34:56"
 COPY = "usr/lib/systemd/network/10-lan0.link"

@@ -54,9 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Both roles of each layout, or one."""
     full = metafunc.config.getoption("--full")
     cases = itertools.product(ROOTS, HOST_NAMES) if full else USUAL.items()
-    # No two have anything in common.
-    own = [pytest.param(*case, marks=pytest.mark.xdist_group("-".join(case))) for case in cases]
-    metafunc.parametrize(("layout", "role"), own)
+    metafunc.parametrize(("layout", "role"), list(cases))
 
 
 @pytest.fixture(scope="module")

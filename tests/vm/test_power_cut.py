@@ -16,13 +16,12 @@ from loop.small_system import etsclone
 from loop.test_rebuild import Pair, made
 from loop.test_undo import options, picture
 
-from .conftest import HERE
 from .helper import Helper, helper
 from .qemu import BOOT_TIMEOUT
 
 __all__ = ["made"]  # a fixture
 
-pytestmark = [pytest.mark.vm, HERE, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(1800)]
 
 MOMENTS = {
     "staging": "staging _write_file 3",
