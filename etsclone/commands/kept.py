@@ -99,20 +99,20 @@ def run_kept(arguments: Namespace, mount: Mount, sign: Signer | None) -> None:
         work = partial(undo_rebuild, prospect=prospect, as_kept=arguments.as_kept or halfway)
         restored = _change(mount, system, kept, work)
         with mount(False) as again:
-            _verify(what, kept, again, restored)
+            _verify(what, kept, system, again, restored)
     else:
         restored = _change(mount, system, kept, commit_rebuilds)
         with mount(False) as again:
-            _verify(what, kept, again, restored)
+            _verify(what, kept, system, again, restored)
             verify_committed(again.folder)
-    facts = _facts(what, kept, system, prospect, arguments) | {"verified": restored.vouched}
+    verified = restored.vouched and not _lost(what, kept, system)
+    facts = _facts(what, kept, system, prospect, arguments) | {"verified": verified}
     receipt = _save(what, facts, started, store, sign)
     if arguments.json:
         print_event("done", facts | {"receipt": str(receipt)})
     else:
         done = "as it was before" if arguments.undo else "committed: nothing of before is kept"
-        told = _lost(what, kept, system) or not restored.vouched
-        done += ", but for what is told above" if told else ""
+        done += "" if verified else ", but for what is told above"
         print(f"\n{system.name} is {done}; {receipt_words(receipt, signed=bool(arguments.key))}")
     _check_undamaged(system, restored)
 
@@ -141,8 +141,9 @@ def finish_first(arguments: Namespace, mount: Mount, sign: Signer | None) -> Non
     confirm(system.name, yes=arguments.yes)
     restored = _change(mount, system, kept, finish_rebuild)
     with mount(False) as again:
-        _verify("finish", kept, again, restored)
-    verified = kept.progress is Progress.UNDOING and restored.vouched
+        _verify("finish", kept, system, again, restored)
+    verified = _goes_back("finish", kept) and restored.vouched
+    verified &= not _lost("finish", kept, system)
     facts = _facts("finish", kept, system, prospect, arguments) | {"verified": verified}
     try:
         receipt = _save("finish", facts, started, store, sign)
@@ -162,10 +163,10 @@ def _prospect(what: str, kept: Kept | None, system: System) -> Prospect:
     return undo_prospect(system.folder) if kept and _goes_back(what, kept) else Prospect()
 
 
-def _verify(what: str, kept: Kept, again: System, restored: Restored) -> None:
-    """Read what was brought back again, from a disk that was mounted afresh."""
+def _verify(what: str, kept: Kept, shown: System, again: System, restored: Restored) -> None:
+    """Read what was brought back again, from a disk that was mounted afresh: boot code where it fits what was shown."""
     verify_undone(again.folder, restored)
-    if _goes_back(what, kept):
+    if _goes_back(what, kept) and not _misfit(kept, shown):
         verify_code(kept.code, again.disk)
 
 
@@ -210,6 +211,11 @@ def _change(
         code_writer(kept.code, system.disk) as write_code,
     ):
         check_same(system, shown)
+        if _misfit(kept, system) is not _misfit(kept, shown):
+            raise TargetChanged(
+                f"the partitions of {shown.name} changed since the plan was shown",
+                hint="run the same command again",
+            )
         done = is_changed(shown.name)
         return change_told(system, lambda folder: work(folder, kept, write_code), left, done)
 
