@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from etsclone.commands.diskwords import disk_facts, disk_line
-from etsclone.commands.output import confirm, counted, print_json
+from etsclone.commands.output import confirm, print_json
 from etsclone.commands.receipt import UNSIGNED, Signer, receipt_words
 from etsclone.commands.stopped import change_told, is_changed, telling_what_is_left
 from etsclone.commands.system import System
@@ -34,7 +34,7 @@ from etsclone.plan.tree import TreePlan
 from etsclone.progress import print_event
 from etsclone.store.folder import Store, open_store
 from etsclone.store.receipts import save_receipt
-from etsclone.units import human
+from etsclone.units import counted, human
 
 logger = logging.getLogger(__name__)
 
@@ -257,8 +257,8 @@ def _show(
         print(line)
     count = kept.count + (kept.progress is Progress.BEGUN)
     if what == "commit" and count:
-        keep = "keeps" if count == 1 else "keep"
-        print(f"what {counted(count, 'rebuild')} {keep} is removed; that cannot be undone any more")
+        keep = counted(count, "rebuild", "keeps", "keep")
+        print(f"what {keep} is removed; that cannot be undone any more")
     if not arguments.key:
         print(UNSIGNED)
 
