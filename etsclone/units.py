@@ -1,4 +1,4 @@
-"""Byte counts and sector counts, told apart by the type checker, and how people read them."""
+"""Byte counts and sector counts, told apart by the type checker, and how people read them and other counts."""
 
 import re
 from datetime import timedelta
@@ -25,6 +25,12 @@ def align_down(value: int, step: int) -> int:
 def align_up(value: int, step: int) -> int:
     """The smallest multiple of `step` that is not below `value`."""
     return -(-value // step) * step
+
+
+def counted(number: int, noun: str, verb: str = "", verbs: str = "") -> str:
+    """A count for people, whose verb fits: `1 path`, `25 paths`; with `is` and `are`: `1 path is`, `25 paths are`."""
+    one = number == 1
+    return f"{number} {noun}{'' if one else 's'} {verb if one else verbs}".rstrip()
 
 
 def human(size: int) -> str:

@@ -21,7 +21,7 @@ from etsclone.commands.health import (
 )
 from etsclone.commands.identity import given_identities
 from etsclone.commands.keyfile import add_unlock
-from etsclone.commands.output import add_json, counted, print_json
+from etsclone.commands.output import add_json, print_json
 from etsclone.commands.pairing import clone_section
 from etsclone.commands.rebuild_shown import Section
 from etsclone.commands.survey import existing_disk, refuse
@@ -37,6 +37,7 @@ from etsclone.overlay.container import VerifiedOverlay
 from etsclone.overlay.payload import read_payload
 from etsclone.plan.guards import target_refusals
 from etsclone.store.folder import open_store
+from etsclone.units import counted
 
 
 def configure(parser: ArgumentParser) -> None:

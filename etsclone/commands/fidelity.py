@@ -41,6 +41,7 @@ from etsclone.plan.fidelity import (
     with_digests,
     without_edits,
 )
+from etsclone.units import counted
 
 FEW = 20
 """How many lines of other files are printed; packages and configuration files are all printed."""
@@ -199,7 +200,7 @@ def headline(fidelity: Fidelity | None) -> str:
         (fidelity.files, "file"),
         (fidelity.configurations, "unclaimed configuration file"),
     )
-    words = ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts if count)
+    words = ", ".join(counted(count, name) for count, name in counts if count)
     return f"{_verdict(fidelity.older)}: {words}"
 
 
@@ -299,4 +300,4 @@ def _path_facts(line: Difference) -> dict[str, object]:
 
 
 def _paths(count: int) -> str:
-    return f" ({count} path{'s' * (count != 1)})" if count else ""
+    return f" ({counted(count, 'path')})" if count else ""

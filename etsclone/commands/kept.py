@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from etsclone.commands.diskwords import disk_facts, disk_line
-from etsclone.commands.output import confirm, counted, print_json
+from etsclone.commands.output import confirm, print_json
 from etsclone.commands.receipt import UNSIGNED, Signer, receipt_words
 from etsclone.commands.stopped import change_told, is_changed, telling_what_is_left
 from etsclone.commands.system import System
-from etsclone.errors import KeptDamaged, NothingKept, ReceiptLost, TargetChanged
+from etsclone.errors import KeptDamaged, NothingKept, ReceiptLost, StoreRefused, TargetChanged
 from etsclone.execute.bootkeep import code_writer, fits, verify_code
 from etsclone.execute.rebuild import (
     commit_rebuilds,
@@ -32,9 +32,9 @@ from etsclone.overlay.kept import Kept, Prospect
 from etsclone.overlay.restored import Restored, damage
 from etsclone.plan.tree import TreePlan
 from etsclone.progress import print_event
-from etsclone.store.folder import open_store
+from etsclone.store.folder import Store, open_store
 from etsclone.store.receipts import save_receipt
-from etsclone.units import human
+from etsclone.units import counted, human
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def run_kept(arguments: Namespace, mount: Mount, sign: Signer | None) -> None:
         TargetFull, DeviceError, UnsafePath, Interrupted: the disk may be half way; the same command goes on.
         ReceiptLost: it is done, but no receipt can be kept.
     """
-    save = _saver(arguments, sign)
+    store = open_store(arguments.store) if arguments.store else None
     started = datetime.now(UTC)
     what = "undo" if arguments.undo else "commit"
     with mount(False) as system:
@@ -85,11 +85,12 @@ def run_kept(arguments: Namespace, mount: Mount, sign: Signer | None) -> None:
             f"{system.name} keeps nothing of what it was before a rebuild",
             hint="a rebuild can be undone until it is committed or undone",
         )
+    _check_pair(kept, store, system)
     # An undo that was interrupted goes on: it tells what is damaged, and is not left half way for it.
     halfway = kept.progress is Progress.UNDOING
     if prospect.damaged and not (arguments.as_kept or halfway):
         raise damage(kept.progress, prospect.damaged)
-    _show(what, kept, system, prospect, arguments)
+    _show(what, kept, system, prospect, arguments, store)
     if arguments.dry_run:
         return
     confirm(system.name, yes=arguments.yes)
@@ -98,20 +99,20 @@ def run_kept(arguments: Namespace, mount: Mount, sign: Signer | None) -> None:
         work = partial(undo_rebuild, prospect=prospect, as_kept=arguments.as_kept or halfway)
         restored = _change(mount, system, kept, work)
         with mount(False) as again:
-            _verify(what, kept, again, restored)
+            _verify(what, kept, system, again, restored)
     else:
         restored = _change(mount, system, kept, commit_rebuilds)
         with mount(False) as again:
-            _verify(what, kept, again, restored)
+            _verify(what, kept, system, again, restored)
             verify_committed(again.folder)
-    facts = _facts(what, kept, system, prospect, arguments) | {"verified": restored.vouched}
-    receipt = save(what, facts, started)
+    verified = restored.vouched and not _lost(what, kept, system)
+    facts = _facts(what, kept, system, prospect, arguments) | {"verified": verified}
+    receipt = _save(what, facts, started, store, sign)
     if arguments.json:
         print_event("done", facts | {"receipt": str(receipt)})
     else:
         done = "as it was before" if arguments.undo else "committed: nothing of before is kept"
-        told = _lost(what, kept, system) or not restored.vouched
-        done += ", but for what is told above" if told else ""
+        done += "" if verified else ", but for what is told above"
         print(f"\n{system.name} is {done}; {receipt_words(receipt, signed=bool(arguments.key))}")
     _check_undamaged(system, restored)
 
@@ -122,28 +123,30 @@ def finish_first(arguments: Namespace, mount: Mount, sign: Signer | None) -> Non
     Its receipt says of a way forwards that it is not verified: the rebuild that follows looks at all of that. Where no
     receipt can be kept, that is no reason to stop here.
     """
-    save = _saver(arguments, sign)
+    store = open_store(arguments.store)
     started = datetime.now(UTC)
     with mount(False) as system:
         kept = kept_rebuilds(system.folder)
         prospect = _prospect("finish", kept, system)
     if kept is None or not kept.unfinished:
         return
+    _check_pair(kept, store, system)
     if arguments.json:
         print_event("unfinished", _facts("finish", kept, system, prospect, arguments))
     else:
         print(f"{system.name} is {half_way(kept.label, kept.progress)}: that is finished first\n")
         print(*kept.finish.changes, "", counted(len(kept.finish.changes), "change"), sep="\n")
-        for line in _doubts(prospect):
+        for line in _doubts(prospect, kept, store):
             print(line)
     confirm(system.name, yes=arguments.yes)
     restored = _change(mount, system, kept, finish_rebuild)
     with mount(False) as again:
-        _verify("finish", kept, again, restored)
-    verified = kept.progress is Progress.UNDOING and restored.vouched
+        _verify("finish", kept, system, again, restored)
+    verified = _goes_back("finish", kept) and restored.vouched
+    verified &= not _lost("finish", kept, system)
     facts = _facts("finish", kept, system, prospect, arguments) | {"verified": verified}
     try:
-        receipt = save("finish", facts, started)
+        receipt = _save("finish", facts, started, store, sign)
     except ReceiptLost as error:
         logger.warning("%s; %s", error.message, error.hint)
     else:
@@ -160,10 +163,10 @@ def _prospect(what: str, kept: Kept | None, system: System) -> Prospect:
     return undo_prospect(system.folder) if kept and _goes_back(what, kept) else Prospect()
 
 
-def _verify(what: str, kept: Kept, again: System, restored: Restored) -> None:
-    """Read what was brought back again, from a disk that was mounted afresh."""
+def _verify(what: str, kept: Kept, shown: System, again: System, restored: Restored) -> None:
+    """Read what was brought back again, from a disk that was mounted afresh: boot code where it fits what was shown."""
     verify_undone(again.folder, restored)
-    if _goes_back(what, kept):
+    if _goes_back(what, kept) and not _misfit(kept, shown):
         verify_code(kept.code, again.disk)
 
 
@@ -176,21 +179,27 @@ def _check_undamaged(system: System, restored: Restored) -> None:
         )
 
 
-def _saver(
-    arguments: Namespace, sign: Signer | None
-) -> Callable[[str, dict[str, object], datetime], Path]:
-    """What keeps the receipt, in the store where one is named, of what began at a time; its times are added.
+def _check_pair(kept: Kept, store: Store | None, system: System) -> None:
+    """Raise `StoreRefused` where the receipt would go to the store of another pair than the rebuild was of."""
+    if store and kept.pair and kept.pair != store.pair:
+        raise StoreRefused(
+            f"the rebuild of {system.name} was of pair {kept.pair}, and {store.path} is the store of pair {store.pair}",
+            hint=f"name the store of pair {kept.pair}; --undo and --commit do without --store too, and keep the"
+            " receipt on this machine",
+        )
 
-    Raises:
-        StoreRefused: when the store that is named is none.
-    """
-    keep = open_store(arguments.store).write_receipt if arguments.store else None
 
-    def save(what: str, facts: dict[str, object], started: datetime) -> Path:
-        facts |= {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
-        return save_receipt(what, facts, started, keep=keep, sign=sign)
-
-    return save
+def _save(
+    what: str,
+    facts: dict[str, object],
+    started: datetime,
+    store: Store | None,
+    sign: Signer | None,
+) -> Path:
+    """Keep the receipt, in the store where one is named, of what began at a time; its times are added."""
+    facts |= {"started": started.isoformat(), "finished": datetime.now(UTC).isoformat()}
+    keep = store.write_receipt if store else None
+    return save_receipt(what, facts, started, keep=keep, sign=sign)
 
 
 def _change(
@@ -202,6 +211,11 @@ def _change(
         code_writer(kept.code, system.disk) as write_code,
     ):
         check_same(system, shown)
+        if _misfit(kept, system) is not _misfit(kept, shown):
+            raise TargetChanged(
+                f"the partitions of {shown.name} changed since the plan was shown",
+                hint="run the same command again",
+            )
         done = is_changed(shown.name)
         return change_told(system, lambda folder: work(folder, kept, write_code), left, done)
 
@@ -215,7 +229,14 @@ def check_same(system: System, shown: System) -> None:
         )
 
 
-def _show(what: str, kept: Kept, system: System, prospect: Prospect, arguments: Namespace) -> None:
+def _show(
+    what: str,
+    kept: Kept,
+    system: System,
+    prospect: Prospect,
+    arguments: Namespace,
+    store: Store | None,
+) -> None:
     if arguments.json:
         facts = _facts(what, kept, system, prospect, arguments)
         print_json(facts) if arguments.dry_run else print_event("plan", facts)
@@ -232,23 +253,27 @@ def _show(what: str, kept: Kept, system: System, prospect: Prospect, arguments: 
         print(f"write   {human(size)} of boot code  (as it was before)")
     for each in _lost(what, kept, system):
         print(f"not brought back: {each}")
-    for line in _doubts(prospect):
+    for line in _doubts(prospect, kept, store):
         print(line)
     count = kept.count + (kept.progress is Progress.BEGUN)
     if what == "commit" and count:
-        keep = "keeps" if count == 1 else "keep"
-        print(f"what {counted(count, 'rebuild')} {keep} is removed; that cannot be undone any more")
+        keep = counted(count, "rebuild", "keeps", "keep")
+        print(f"what {keep} is removed; that cannot be undone any more")
     if not arguments.key:
         print(UNSIGNED)
 
 
-def _doubts(prospect: Prospect) -> list[str]:
-    """What is not known to be what it was, or known not to be."""
+def _doubts(prospect: Prospect, kept: Kept, store: Store | None) -> list[str]:
+    """What is not known to be what it was, or known not to be, and whether the store is the right one."""
     lines = [f"not what it was before the rebuild: {each}" for each in prospect.damaged]
     if prospect.unvouched:
         paths = counted(prospect.unvouched, "path")
         lines.append(
             f"not known: whether {paths} kept by an older etsclone are what they were; they come back as kept"
+        )
+    if store and kept.began and not kept.pair:
+        lines.append(
+            f"not known: of which pair the rebuild by an older etsclone was; the receipt goes to that of {store.pair}"
         )
     return lines
 
@@ -305,6 +330,7 @@ def _facts(
         "root": None if system.disk else system.folder,
         "what": what,
         "label": kept.label,
+        "pair": kept.pair or None,
         "began": kept.began,
         "progress": kept.progress and kept.progress.value,
         "unfinished": kept.unfinished,

@@ -43,11 +43,6 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         )
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 generation`, `25 generations`."""
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def confirm(name: str, *, yes: bool, whose: str = "target") -> None:
     """Have the person type the target's name, or another one's, unless `yes` was given on the command line.
 

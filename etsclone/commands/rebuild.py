@@ -3,6 +3,7 @@
 import contextlib
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -189,7 +190,14 @@ def _rebuild(
         label = f"{arguments.role}, generation {overlay.header.generation}"
         done = is_role(system.name, label, undoable=bool(plan))
         if plan:
-            _apply(mount, plan, system, label, started, left, done)
+            change = partial(
+                execute_rebuild,
+                plan=plan,
+                label=label,
+                began=f"{started:%Y-%m-%dT%H:%M:%SZ}",
+                pair=store.pair,
+            )
+            _apply(mount, plan, system, change, left, done)
         left.said = done
         # Mounted afresh, so that what is compared comes from the disk and not from memory.
         with mount(False) as again:
@@ -291,17 +299,14 @@ def _apply(
     mount: Mount,
     plan: RebuildPlan,
     shown: System,
-    label: str,
-    started: datetime,
+    change: Callable[..., None],
     left: Left,
     done: Interrupted,
 ) -> None:
-    began = f"{started:%Y-%m-%dT%H:%M:%SZ}"
     with mount(True) as system:
         check_same(system, shown)
         check_code(plan.keep, system.disk)
-        work = partial(execute_rebuild, plan=plan, skip=system.skip, label=label, began=began)
-        change_told(system, work, left, done)
+        change_told(system, partial(change, skip=system.skip), left, done)
 
 
 def _show(shown: Shown, arguments: Namespace) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from etsclone.commands.diskwords import disk_facts, disk_line
-from etsclone.commands.output import counted
 from etsclone.commands.receipt import UNSIGNED
 from etsclone.commands.system import System
 from etsclone.execute.rebuild import RebuildPlan
 from etsclone.model.tree import printable
 from etsclone.overlay.container import VerifiedOverlay
+from etsclone.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,4 @@ def untried_section(plan: RebuildPlan) -> Section:
 def _around(edits: int) -> str:
     if not edits:
         return "nothing outside the role's scope is touched"
-    return (
-        f"outside the role's scope {'one file is' if edits == 1 else f'{edits} files are'} edited"
-    )
+    return f"outside the role's scope {counted(edits, 'file', 'is', 'are')} edited"

@@ -14,7 +14,7 @@ from etsclone.plan.grow import enlarged_partition
 from etsclone.plan.guards import damage_refusals, quarantine_refusals
 from etsclone.plan.ids import have_own_ids
 from etsclone.progress import print_event
-from etsclone.units import human
+from etsclone.units import counted, human
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def run(arguments: Namespace) -> None:
         )
     if different.ranges:
         named = [source.where(extent.start, extent.end) for extent in different]
-        more = f" and {len(named) - 3} more places" if len(named) > 3 else ""
+        more = f" and {counted(len(named) - 3, 'more place')}" if len(named) > 3 else ""
         raise ComparisonFailed(
             f"{target.path} differs from {source.path} in {'; '.join(named[:3])}{more}",
             hint="clone again; a clone that was mounted or booted since differs for good reasons",

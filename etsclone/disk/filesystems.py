@@ -11,14 +11,23 @@ from etsclone.errors import CommandFailed, SourceRefused
 from etsclone.run import run
 from etsclone.units import SECTOR
 
+# Without its journal ext4 takes no option that is about it, and the superblock may name some: what comes after them
+# counts. 0 stands for the kernel's own (ext4(5); the kernel's fs/ext4/super.c, can't mount with commit=).
+_EXT_NO_REPLAY = ("noload", "commit=0", "data_err=ignore")
 _NO_REPLAY = {
-    "ext3": ("noload",),
-    "ext4": ("noload",),
+    "ext3": _EXT_NO_REPLAY,
+    "ext4": _EXT_NO_REPLAY,
     "xfs": ("norecovery",),
     # Since Linux 5.9; the older word for it, nologreplay, is gone from newer ones.
     "btrfs": ("rescue=nologreplay",),
 }
 """Mount options that leave a journal as it is."""
+
+_EXT_OPTIONS = slice(0x600, 0x640)
+"""Where an ext3 or ext4 has s_mount_opts: at 0x200 of its superblock, which is at 1024 (e2fsprogs' ext2_fs.h)."""
+
+_EXT_JOURNAL = frozenset({"journal_checksum", "journal_async_commit"})
+"""What no other option takes back: the kernel remembers that it was asked for."""
 
 _BTRFS = "/sys/fs/btrfs"
 """A folder for each btrfs that is mounted, by its UUID: sysfs(5), the kernel's fs/btrfs/sysfs.c."""
@@ -48,15 +57,37 @@ def mounted_filesystem(
         subvolume: the mount option that names a subvolume of btrfs.
 
     Raises:
-        SourceRefused: when it is a btrfs whose twin is mounted.
+        SourceRefused: when it is a btrfs whose twin is mounted, or an ext3 or ext4 that is not mounted without its
+            journal.
         CommandFailed: when it cannot be mounted.
     """
     # The twin of an xfs, with the same UUID, may be mounted.
     twin = ("nouuid",) if kind == "xfs" else ()
     options = (*(_NO_REPLAY.get(kind, ()) if pristine else ()), *twin, *subvolume)
     alone = _without_twins(device) if kind == "btrfs" else contextlib.nullcontext()
-    with alone, mounted(device, where, writable=writable, options=options):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(alone)
+        try:
+            stack.enter_context(mounted(device, where, writable=writable, options=options))
+        except CommandFailed:
+            if pristine and kind in ("ext3", "ext4"):
+                _check_options(device)
+            raise
         yield
+
+
+def _check_options(device: str) -> None:
+    """Raise `SourceRefused` where the superblock of an ext3 or ext4 asks for what cannot be without a journal."""
+    with open(device, "rb", buffering=0) as file:
+        block = os.pread(file.fileno(), _EXT_OPTIONS.stop, 0)
+    options = block[_EXT_OPTIONS].partition(b"\0")[0].decode("ascii", "replace")
+    found = sorted(_EXT_JOURNAL.intersection(options.split(",")))
+    if found:
+        raise SourceRefused(
+            f"the filesystem on {device} cannot be looked at without replaying its journal: its default mount"
+            f" options have {' and '.join(found)}",
+            hint="mount it by hand and use --root DIR, or take these options away: tune2fs -E mount_opts=, DEVICE",
+        )
 
 
 def awaits_replay(device: str, kind: str, where: str) -> bool:

@@ -51,6 +51,7 @@ from etsclone.errors import (
 from etsclone.model.brd import CloneIdentity, Filesystem
 from etsclone.model.disk import Disk
 from etsclone.model.quarantine import IN_QUARANTINE
+from etsclone.units import counted
 
 _LOOKED_AT = 4096
 """So many names in the topmost folder of a filesystem say what it is for."""
@@ -292,7 +293,10 @@ def _find_root(disk: Disk, layers: Stack) -> Root:
         raise NoSystem(
             f"no root of a system was found on {disk.path}",
             hint="; ".join(
-                (f"looked for {' and '.join(MARKS)} on {looked_at} filesystems", *layers.missing)
+                (
+                    f"looked for {' and '.join(MARKS)} on {counted(looked_at, 'filesystem')}",
+                    *layers.missing,
+                )
             ),
         )
     if len(found) > 1:

@@ -120,13 +120,20 @@ def files_after(plan: RebuildPlan) -> Folders:
 
 
 def execute_rebuild(
-    root: str, plan: RebuildPlan, skip: frozenset[bytes], *, label: str = "", began: str = ""
+    root: str,
+    plan: RebuildPlan,
+    skip: frozenset[bytes],
+    *,
+    label: str = "",
+    began: str = "",
+    pair: str = "",
 ) -> None:
     """Execute a plan in the system mounted at `root`, from inside, if it still fits what is there.
 
     Args:
         label: what the system becomes, for people who find it half way.
         began: when, in UTC (ISO 8601).
+        pair: the pair that the overlay is of.
 
     Raises:
         TargetChanged: when the scope is not as it was when the plan was made; nothing was written.
@@ -138,8 +145,16 @@ def execute_rebuild(
             raise TargetChanged(
                 "the clone changed since the plan was shown", hint="run the same command again"
             )
-        edits = plan.outer_edits
-        apply_plan("/", plan.tree, plan.payload, edits, keep=plan.keep, label=label, began=began)
+        apply_plan(
+            "/",
+            plan.tree,
+            plan.payload,
+            plan.outer_edits,
+            keep=plan.keep,
+            label=label,
+            began=began,
+            pair=pair,
+        )
 
     in_chroot(root, work)
 

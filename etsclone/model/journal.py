@@ -143,7 +143,8 @@ class Journal:
     """A whole journal: when it was begun (UTC, ISO 8601), what it makes of the disk, and which filesystems it is on.
 
     `tops` are their topmost folders, the root first. Version 1 has no boot code, and nothing lost; before version 3,
-    nothing tells what it was that is kept.
+    nothing tells what it was that is kept. `pair` is the pair whose role it makes, empty when nothing tells: a journal
+    of any version may name it, and older readers pass over it.
     """
 
     began: str
@@ -152,6 +153,7 @@ class Journal:
     steps: Steps = Steps()
     progress: Progress = Progress.STAGED
     version: int = 1
+    pair: str = ""
 
 
 def half_way(label: str, progress: Progress | None) -> str:
@@ -165,14 +167,13 @@ def half_way(label: str, progress: Progress | None) -> str:
 
 def head_line(journal: Journal) -> bytes:
     """The first line."""
-    return _line(
-        {
-            "journal": journal.version,
-            "began": journal.began,
-            "label": journal.label,
-            "tops": [_text(top) for top in journal.tops],
-        }
-    )
+    facts = {
+        "journal": journal.version,
+        "began": journal.began,
+        "label": journal.label,
+        "tops": [_text(top) for top in journal.tops],
+    }
+    return _line(facts | ({"pair": journal.pair} if journal.pair else {}))
 
 
 def step_lines(steps: Steps) -> bytes:
@@ -273,6 +274,7 @@ def _parsed(lines: list[bytes]) -> Journal:
     if type(version) is not int or version not in VERSIONS:
         raise ValueError(f"its version {version!r} is not known here")
     began, label = _words(facts["began"]), _words(facts["label"])
+    pair = _words(facts.get("pair", ""))
     tops = tuple(map(_path, facts["tops"]))
     if tops[:1] != (b"/",):
         raise ValueError("not a first line")
@@ -296,7 +298,7 @@ def _parsed(lines: list[bytes]) -> Journal:
     found = Steps(*(tuple(each) for each in steps.values()))
     if not {swap.top for swap in found.swaps} <= set(tops):
         raise ValueError("a step on a filesystem that is not named")
-    return Journal(began, label, tops, found, progress, version)
+    return Journal(began, label, tops, found, progress, version, pair)
 
 
 def _check_progress(before: Progress, facts: Mapping[str, Any], lines: Iterable[bytes]) -> None:

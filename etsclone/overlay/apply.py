@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 from etsclone.errors import ComparisonFailed, ScopeConflict
 from etsclone.model.edit import Edit
-from etsclone.model.journal import Lock, Progress, Seen, Standing, Stay, Steps, Swap
+from etsclone.model.journal import Journal, Lock, Progress, Seen, Standing, Stay, Steps, Swap
 from etsclone.model.keep import NOTHING, Keep
 from etsclone.model.scope import Scope
 from etsclone.model.tree import Entry, Kind, Tree, join, name_of, parent_of, printable
@@ -48,6 +48,7 @@ def apply_plan(
     keep: Keep = NOTHING,
     label: str = "",
     began: str = "",
+    pair: str = "",
 ) -> None:
     """Execute a plan that was made for this root and this payload, and edits of files outside of its scope.
 
@@ -61,6 +62,7 @@ def apply_plan(
         keep: what programs of the system change afterwards, and is kept too; its paths are out of the plan's reach.
         label: what the tree becomes, for people who find the journal.
         began: when, in UTC (ISO 8601).
+        pair: the pair that the overlay is of.
 
     Raises:
         ScopeConflict: when the filesystem that a path is to be on cannot hold its name, or takes it for that of
@@ -81,7 +83,7 @@ def apply_plan(
             drop_leftovers(top)
             own = copies(root, top, keep.paths, [edit.path for edit in edits], payload)
             plan = TreePlan((*plan.changes, *own.changes))
-            _Apply(top, plan, own, edits, keep).run(label, began)
+            _Apply(top, plan, own, edits, keep).run(label, began, pair)
 
 
 def verify_scope(root: str, wanted: Tree, scope: Scope, *, skip: Collection[bytes] = ()) -> None:
@@ -121,12 +123,13 @@ class _Apply:
         }
         self._tops: dict[bytes, bytes] = {}
 
-    def run(self, label: str, began: str) -> None:
+    def run(self, label: str, began: str, pair: str) -> None:
         tops = {handover.path: self._filesystem(handover.path) for handover in self._handovers}
         others = set(tops.values()).union(map(self._filesystem_in, self._retouched)) - {b"/"}
         try:
             version = 3 if self._handovers else 2 if self._keep.code or self._keep.lost else 1
-            found = new_round(self._top, (b"/", *sorted(others)), label, began, version)
+            every = (b"/", *sorted(others))
+            found = new_round(self._top, Journal(began, label, every, version=version, pair=pair))
             self._check_projects(found, tops)
             self._prepare(Staging(found, tops))
             found = found.begin(

@@ -30,12 +30,13 @@ _NOTHING = TreePlan(())
 class Kept:
     """What can be undone, or must be finished.
 
-    `label` is what the last rebuild makes of the disk, `number` its round and `began` when (UTC, ISO 8601). `progress`
-    is None when there is not even a round, but other leftovers. `undo` is what undoing it changes: nothing when only
-    leftovers of it are there. `finish` is what finishing it changes, in the direction that it has: nothing unless it
-    was interrupted half way, and some may be done. `code` is boot code of the disk that undoing it writes, `lost` what
-    it does not bring back, in words. `count` is how many rebuilds can be undone, one after the other, and `size` how
-    many bytes the files have that all of them moved aside.
+    `label` is what the last rebuild makes of the disk, `number` its round and `began` when (UTC, ISO 8601); `pair`
+    is the pair that its overlay is of, empty when nothing tells. `progress` is None when there is not even a round,
+    but other leftovers. `undo` is what undoing it changes: nothing when only leftovers of it are there. `finish` is
+    what finishing it changes, in the direction that it has: nothing unless it was interrupted half way, and some
+    may be done. `code` is boot code of the disk that undoing it writes, `lost` what it does not bring back, in
+    words. `count` is how many rebuilds can be undone, one after the other, and `size` how many bytes the files have
+    that all of them moved aside.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Kept:
     size: int = field(default=0, compare=False)
     code: tuple[BootCode, ...] = ()
     lost: tuple[str, ...] = ()
+    pair: str = ""
 
     @property
     def unfinished(self) -> bool:
@@ -98,6 +100,7 @@ def look_kept(root: str) -> Kept | None:
             size=sum(map(kept_size, found)),
             code=undone.code,
             lost=undone.lost,
+            pair=journal.pair,
         )
 
 

@@ -42,7 +42,7 @@ from etsclone.overlay.status import (
 from etsclone.units import KIB
 
 _OPEN = 100
-"""How many folders on the way down are kept open; those below are opened from the top."""
+"""How many folders on the way down are kept open, about; of more, every other one is closed."""
 
 _LONGEST = LONGEST_LINE + len(b"\n")
 _SHOWN = 200
@@ -301,14 +301,21 @@ class Look:
         while self._trail and not path.startswith(self._trail[-1][0].rstrip(b"/") + b"/"):
             os.close(self._trail.pop()[1])
         if len(self._trail) > _OPEN:
-            os.close(self._trail.pop()[1])
-        if self._trail and self._trail[-1][0] == parent_of(path):
-            descriptor = folder_below(self._trail[-1][1], name_of(path), path)
+            self._thin()
+        above, nearest = self._trail[-1] if self._trail else (b"/", self._top)
+        if self._trail and above == parent_of(path):
+            descriptor = folder_below(nearest, name_of(path), path)
         else:
-            with opened_folder(self._top, path) as folder:
+            with opened_folder(nearest, path.removeprefix(above)) as folder:
                 descriptor = os.dup(folder)
         self._trail.append((path, descriptor))
         return descriptor
+
+    def _thin(self) -> None:
+        """Close every other folder of the trail, but not the last: whatever comes next is not far below one of them."""
+        for _, descriptor in self._trail[:-1:2]:
+            os.close(descriptor)
+        self._trail[:-1] = self._trail[1:-1:2]
 
     def _warn_of_length(self, path: bytes) -> None:
         self.warnings.append(

@@ -231,11 +231,11 @@ def _is_empty(top: int, path: bytes) -> bool:
     return False
 
 
-def new_round(top: int, tops: tuple[bytes, ...], label: str, began: str, version: int = 1) -> Round:
-    """Make the folders of a new round, with the journal first of all; the root is the first of the tops."""
+def new_round(top: int, journal: Journal) -> Round:
+    """Make the folders of a new round, with the first line of its journal first of all."""
     number = max((each.number for each in rounds(top)), default=0) + 1
-    made = Round(top, number, Journal(began, label, tops, version=version))
-    for each in tops:
+    made = Round(top, number, journal)
+    for each in journal.tops:
         with opened_folder(top, each) as above:
             with _mtime_noted(above), suppress(FileExistsError):
                 os.mkdir(STAGING, 0o700, dir_fd=above)

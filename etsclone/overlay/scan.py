@@ -35,6 +35,7 @@ from etsclone.overlay.files import (
 )
 from etsclone.overlay.flags import read_flags
 from etsclone.overlay.status import ATTEMPTS, TICK_NS, device_of, kind_of, owner_names, settled
+from etsclone.units import counted
 
 _SPLIT = (Kind.SYMLINK, Kind.FIFO, Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
 """What can have several names, and is kept once for each of them."""
@@ -139,12 +140,13 @@ class _Findings:
         if sight.entry.kind is Kind.FILE and (others := sight.names - inside) > 0:
             self._warn(
                 sight.entry,
-                f"is a hard link: {others} more of its names are outside of the scope and will not be linked",
+                f"is a hard link: {counted(others, 'other name', 'is', 'are')} outside of the scope"
+                " and will not be linked",
             )
         elif sight.entry.kind in _SPLIT and (others := sight.names - 1) > 0:
             self._warn(
                 sight.entry,
-                f"is a hard link, but no file: {others} more of its names will not be linked",
+                f"is a hard link, but no file: {counted(others, 'other name')} will not be linked",
             )
 
     def _hides_scope(self, path: bytes) -> bool:

@@ -20,6 +20,7 @@ from etsclone.overlay.files import (
 )
 from etsclone.overlay.flags import LOCKS, read_flags
 from etsclone.overlay.status import device_of, kind_of
+from etsclone.units import counted
 
 Sight = Mapping[bytes, Seen]
 """What is seen, by path, the topmost first; empty: nothing is there."""
@@ -71,7 +72,7 @@ def unlike(wanted: Seen, found: Seen | None) -> str:
         return f"{name(found)} in place of {name(wanted)}"
     words = []
     if found.size != wanted.size:
-        words.append(f"{found.size} bytes in place of {wanted.size}")
+        words.append(f"{counted(found.size, 'byte')} in place of {wanted.size}")
     elif found.content != wanted.content:
         words.append("other content")
     if wanted.standing and found.standing:

@@ -9,17 +9,25 @@ from etsclone.model.boot import EfiProgram, Esp, Names
 from etsclone.model.disk import Disk
 from etsclone.model.tree import printable
 
-_ENTRY = re.compile(
-    r"^Boot[0-9A-Fa-f]{4}\*?\s.*\tHD\((\d+),(?:GPT|MBR),([^,]+),[^)]*\)/(?:File\()?(\\[^)\n]*)",
-    re.MULTILINE,
+_ENTRY = (
+    r"^Boot[0-9A-F]{{4}}\*\s.*\tHD\({number},{mark},[^)]*\)/(?:File\({path}\){data}|{path}{hex})$"
 )
+"""A line of an entry that is active (`*`), for one loader.
+
+What the entry hands to the loader follows without a gap: text, with dots for what is none (version 17), or hexadecimal
+digits for all (18). Firmware leaves its marks there. What names a file, such as an update that shim is to start, is no
+entry for the system. The library of version 18 writes the path in `File()`, or plainly (efivar 39).
+"""
+_HEX = "(?:(?!5c)[0-9a-f]{2})*"  # without a backslash, as in the next line
+_DATA = rf"(?:{_HEX}|(?![0-9a-f]+$)[^\\\n]*)"
+_GUID = 36  # characters
 _ORDER = ("shim", "GRUB", "systemd-boot", "")
 _FALLBACK = "/EFI/BOOT/"
 
 
 @dataclass(frozen=True, slots=True)
 class BootEntry:
-    """A boot entry to be made: for a loader (`/EFI/debian/shimx64.efi`) on a partition, which has this GUID."""
+    """A boot entry to be made: for a loader (`/EFI/debian/shimx64.efi`) on a partition, whose `PARTUUID` is `guid`."""
 
     label: str
     disk: str
@@ -37,14 +45,17 @@ class BootEntry:
         )
 
     def is_among(self, listed: str) -> bool:
-        """Whether `efibootmgr --verbose` lists it already, under whatever label."""
-        path = self.loader.replace("/", "\\").lower()
-        return any(
-            int(number) == self.number
-            and guid.lower() == self.guid.lower()
-            and found.lower() == path
-            for number, guid, found in _ENTRY.findall(listed)
+        """Whether `efibootmgr --verbose` lists it already, under whatever label, and active."""
+        if not self.guid:
+            return False
+        entry = _ENTRY.format(
+            number=self.number,
+            mark=_mark(self.guid),
+            path=re.escape(self.loader.replace("/", "\\")),
+            data=_DATA,
+            hex=_HEX,
         )
+        return re.search(entry, listed, re.MULTILINE | re.IGNORECASE) is not None
 
     def __str__(self) -> str:
         loader = printable(self.loader)
@@ -80,6 +91,13 @@ def boot_entry(
     _, number, path = min(found)
     guid = next(part.uuid for part in names.parts if part.number == number)
     return BootEntry(label, disk.device, number, guid, path)
+
+
+def _mark(partuuid: str) -> str:
+    """By what an entry knows the disk, or its partition: from what `PARTUUID=` calls that."""
+    if len(partuuid) == _GUID:
+        return f"GPT,{re.escape(partuuid)}"
+    return f"MBR,0x{int(partuuid.partition('-')[0], 16):x}"
 
 
 def _rank(program: EfiProgram) -> tuple[bool, int]:

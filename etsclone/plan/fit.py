@@ -26,7 +26,7 @@ from etsclone.model.write import Write
 from etsclone.plan import gpt, mbr
 from etsclone.plan.boot import moved_loader
 from etsclone.plan.clone import HEAD_SIZE, edges, head_writes, is_extended
-from etsclone.units import MIB, align_down, align_up, human
+from etsclone.units import MIB, align_down, align_up, counted, human
 
 SWAP = "swap"
 SMALLEST_SWAP = 16 * MIB
@@ -97,7 +97,7 @@ def plan_fit(
     if missing := shortfall(source, target, candidates, head):
         raise TargetRefused(
             f"{target.path} is too small: it has {human(target.size)}, the smallest layout that holds the data of"
-            f" {source.path} needs {human(target.size + missing)} ({missing} bytes are missing)",
+            f" {source.path} needs {human(target.size + missing)} ({counted(missing, 'byte', 'is', 'are')} missing)",
             hint=_how_to_save(candidates),
         )
     places = _places(source, target, candidates, head)

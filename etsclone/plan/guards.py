@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from etsclone.model.disk import Disk, PartitionTable, Use
 from etsclone.model.plan import Guard, Refusal
 from etsclone.model.quarantine import IN_QUARANTINE
-from etsclone.units import human
+from etsclone.units import counted, human
 
 _SYSTEM_MOUNTS = frozenset(
     {"/", "/boot", "/boot/efi", "/usr", "/var", "/etc", "/home", "/run/live/medium"}
@@ -116,7 +116,7 @@ def _damage_refusals(source: Disk) -> Iterator[Refusal]:
     if missing > 0:
         yield Refusal(
             Guard.SOURCE_DAMAGED,
-            f"{source.path} is cut off: its partitions reach {missing} bytes beyond its end",
+            f"{source.path} is cut off: its partitions reach {counted(missing, 'byte')} beyond its end",
             "an image must be copied whole; a disk may hide a part of itself (hdparm -N)",
         )
     elif source.table and source.table.label == "dos" and _is_protective(source.table):
@@ -143,7 +143,7 @@ def _pair_refusals(source: Disk, target: Disk) -> Iterator[Refusal]:
         yield Refusal(
             Guard.TOO_SMALL,
             f"{target.path} is too small: it has {human(target.size)}, {human(source.size)} are needed"
-            f" ({source.size - target.size} bytes are missing)",
+            f" ({counted(source.size - target.size, 'byte', 'is', 'are')} missing)",
             "use a disk of at least the source's size" + _or_fit(source, target),
         )
     if target.exists and source.sector_size != target.sector_size:

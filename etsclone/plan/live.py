@@ -8,7 +8,7 @@ from etsclone.model.disk import Disk, Use
 from etsclone.model.extents import Extent
 from etsclone.model.plan import Guard, Refusal
 from etsclone.model.view import Snapshot, Stretch
-from etsclone.units import human
+from etsclone.units import counted, human
 
 SNAPSHOT_CONTENTS = frozenset({"ext2", "ext3", "ext4", "xfs"})
 """Filesystems that LVM freezes for the moment of a snapshot. A btrfs spans devices that it finds by itself, by a UUID
@@ -120,7 +120,7 @@ def _room_refusals(
             yield Refusal(
                 Guard.SOURCE_MOUNTED,
                 f"volume group {name} has no room for snapshots of what is mounted of it:"
-                f" {missing} free extents are missing ({human(size)})",
+                f" {counted(missing, 'free extent', 'is', 'are')} missing ({human(size)})",
                 "make room there with lvreduce, lvremove or vgextend; a tenth of each mounted volume is wanted",
             )
 

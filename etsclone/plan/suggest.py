@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from etsclone.model.diff import Change, Difference, PackageChange
 from etsclone.model.tree import name_of, parent_of
+from etsclone.units import counted
 
 FEW = 3
 """From how many differing siblings on they are claimed together."""
@@ -88,12 +89,14 @@ def _remark(members: Sequence[Difference]) -> str:
     """Why a line is there, as a comment."""
     first = members[0]
     if len(members) > 1:
-        what = f"{len(members)} paths differ"
+        what = f"{counted(len(members), 'path')} differ"
     elif first.change is Change.CHANGED:
         what = ", ".join(first.what)
     else:
         what = (
-            f"{first.change.value}, {first.paths} paths" if first.paths > 1 else first.change.value
+            f"{first.change.value}, {counted(first.paths, 'path')}"
+            if first.paths > 1
+            else first.change.value
         )
     if _STATE.fullmatch(first.path) and _list_for(members) == "role":
         what += "; volatile, if it changes by itself"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from etsclone.model.diff import Shown, TextDiff
 from etsclone.model.tree import Entry, printable
 from etsclone.plan.secrets import is_secret, masked
-from etsclone.units import KIB
+from etsclone.units import KIB, counted
 
 MOST = 256 * KIB
 """Bytes of a file that are compared line by line: the time for it grows with the square of its lines."""
@@ -75,7 +75,7 @@ def _unified(
 
 def _digests(before: Side | None, after: Side | None) -> tuple[str, ...]:
     return tuple(
-        f"{sign} sha256 {side.entry.sha256}, {side.entry.size} bytes"
+        f"{sign} sha256 {side.entry.sha256}, {counted(side.entry.size, 'byte')}"
         for sign, side in (("-", before), ("+", after))
         if side
     )

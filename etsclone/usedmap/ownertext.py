@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from etsclone.model.extents import Extents
+from etsclone.units import counted
 
 MOST = 1000
 """Of how many blocks the owner is asked; behind that many, what is left is told as a number of blocks."""
@@ -20,7 +21,7 @@ def blocks_of(extents: Extents, size: int) -> list[int]:
 
 def rest_of(blocks: Sequence[int]) -> list[str]:
     """What to say of the blocks that nobody was asked about."""
-    return [f"and {len(blocks) - MOST} blocks more"] if len(blocks) > MOST else []
+    return [f"and {counted(len(blocks) - MOST, 'block')} more"] if len(blocks) > MOST else []
 
 
 def number_of(pattern: str, text: str) -> int:

@@ -11,6 +11,7 @@ from etsclone.errors import FormatError
 from etsclone.model.disk import Content
 from etsclone.model.extents import Extent, Extents
 from etsclone.model.plan import Volume
+from etsclone.units import counted
 
 
 class DiskAccess(Protocol):
@@ -74,7 +75,7 @@ class Region:
     def _extent_of(self, start: int, size: int) -> Extent:
         if start < 0 or size <= 0 or start + size > self.size:
             raise FormatError(
-                f"it names the bytes {start} to {start + size}, but has {self.size} bytes"
+                f"it names the bytes {start} to {start + size}, but has {counted(self.size, 'byte')}"
             )
         return Extent(start, start + size).shifted(self.extent.start)
 

@@ -223,9 +223,13 @@ WITH_SEEN = replace(
 )
 
 
-@pytest.mark.parametrize("journal", [JOURNAL, WITH_CODE, WITH_SEEN])
+OF_A_PAIR = replace(WITH_SEEN, pair="school")
+
+
+@pytest.mark.parametrize("journal", [JOURNAL, WITH_CODE, WITH_SEEN, OF_A_PAIR])
 def test_the_journal_of_a_rebuild(journal: Journal) -> None:
-    golden = FOLDER / f"journal/version-{journal.version}.journal"
+    pair = "-pair" if journal.pair else ""
+    golden = FOLDER / f"journal/version-{journal.version}{pair}.journal"
     lines = golden.read_bytes().splitlines(keepends=True)
     last = [Progress.BEGUN, Progress.APPLIED, Progress.UNDOING, Progress.DROPPING]
     steps = b"".join(lines[: -len(last)])

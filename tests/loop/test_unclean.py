@@ -13,6 +13,8 @@ __all__ = ["made", "pair"]  # fixtures
 
 pytestmark = pytest.mark.loop
 
+REBUILD = "--role", "primary", "--store"
+
 
 @pytest.fixture
 def unclean(pair: Pair) -> Path:
@@ -41,3 +43,34 @@ def test_a_journal_that_must_be_replayed_is_told(pair: Pair, unclean: Path, tmp_
     ok("umount", folder)
     ok(*capture)
     assert etsclone(*diff).returncode == 0
+
+
+def tune(image: Path, options: str) -> None:
+    """Write default mount options into the superblock of the system on an image."""
+    where = f"{image}?offset={1 << 20}"
+    subprocess.run(["tune2fs", "-E", f"mount_opts={options}", where], check=True)
+
+
+@pytest.mark.parametrize("options", ["commit=60", "data_err=abort"])
+def test_default_mount_options_of_a_journal_are_no_obstacle(pair: Pair, options: str) -> None:
+    disk = pair.disk("secondary")
+    tune(disk, options)
+    before = disk.read_bytes()
+    ok("rebuild", disk, *REBUILD, pair.store, "--trust", pair.trust, "--dry-run")
+    key = pair.folder / "secondary.key"
+    ok("brd", "capture", pair.store, "--role", "secondary", "--key", key, "--disk", disk)
+    assert disk.read_bytes() == before
+    ok("rebuild", disk, *REBUILD, pair.store, "--trust", pair.trust, "--yes")
+
+
+@pytest.mark.parametrize("option", ["journal_checksum", "journal_async_commit"])
+def test_those_that_no_other_takes_back_are_told(pair: Pair, option: str) -> None:
+    disk = pair.disk("secondary")
+    tune(disk, option)
+    before = disk.read_bytes()
+    done = etsclone("rebuild", disk, *REBUILD, pair.store, "--trust", pair.trust, "--dry-run")
+    refuses(done, 3, f"without replaying its journal: its default mount options have {option}\n")
+    assert "tune2fs -E mount_opts=, DEVICE" in done.stderr
+    assert disk.read_bytes() == before
+    tune(disk, ",")
+    ok("rebuild", disk, *REBUILD, pair.store, "--trust", pair.trust, "--dry-run")

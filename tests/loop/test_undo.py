@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from oracle import Sight, links, look
 
+from etsclone.model.journal import begun_line
 from etsclone.overlay import swapping
 from etsclone.overlay.rounds import unfinished_rebuild
 from etsclone.units import human
@@ -88,6 +89,50 @@ def test_receipts_of_undoing_and_committing_are_kept_in_the_store(pair: Pair) ->
         assert (facts["what"], facts["verified"], facts["signed"]) == (what, True, bool(more))
         assert receipt.with_name(f"{receipt.name}.sig").exists() is bool(more)
     refuses(etsclone("rebuild", disk, "--undo", "--store", pair.folder), 3, "store")
+
+
+@pytest.mark.parametrize("what", ["undo", "commit"])
+def test_the_store_of_another_pair_gets_no_receipt(pair: Pair, what: str) -> None:
+    disk, other = pair.disk("secondary"), pair.folder / "other"
+    ok("brd", "init", other, "--pair", "office", "--profile", "ltsp-isc-dhcp")
+    assert rebuild(pair, disk, "primary").returncode == 0
+    before = picture(disk)
+    for more in ("--yes", "--dry-run"):
+        done = etsclone("rebuild", disk, f"--{what}", "--store", other, more)
+        refuses(done, 3, f"was of pair school, and {other} is the store of pair office")
+    assert not list((other / "receipts").iterdir())
+    assert picture(disk) == before
+    told = ok("rebuild", disk, f"--{what}", "--yes", "--json", "--store", pair.store)
+    assert json.loads(told.splitlines()[-1])["pair"] == "school"
+
+
+def test_a_rebuild_of_another_pair_is_not_finished_with_this_store(pair: Pair) -> None:
+    disk, other = pair.disk("secondary"), pair.folder / "other"
+    shutil.copytree(pair.store, other)
+    named = other / "brd.toml"
+    named.write_text(named.read_text().replace('"school"', '"office"'))
+    words = "rebuild", disk, *options(pair)
+    assert run_killed_inside(swapping, "_take_over", 2, *words) < 0
+    before = picture(disk)
+    again = ("--role", "primary", "--trust", pair.trust, "--yes")
+    refuses(etsclone("rebuild", disk, "--store", other, *again), 3, "was of pair school, and")
+    assert picture(disk) == before
+    assert "is finished" in ok(*words)
+
+
+def test_a_journal_that_names_no_pair_is_told(pair: Pair) -> None:
+    disk = pair.disk("secondary")
+    assert rebuild(pair, disk, "primary").returncode == 0
+    with mounted(disk) as root:
+        journal = root / KEPT.decode()[1:] / "000001/journal"
+        head, *steps, begun, applied = journal.read_bytes().splitlines(keepends=True)
+        facts = json.loads(head)
+        assert facts.pop("pair") == "school"
+        lines = json.dumps(facts).encode() + b"\n" + b"".join(steps)
+        journal.write_bytes(lines + begun_line(lines) + applied)
+        assert begun != begun_line(lines)
+    done = ok("rebuild", disk, "--undo", "--yes", "--store", pair.store)
+    assert "not known: of which pair the rebuild by an older etsclone was" in done
 
 
 def test_two_rebuilds_are_undone_one_after_the_other(pair: Pair) -> None:

@@ -15,6 +15,8 @@ import cpio
 import pytest
 from oracle import Sight, links, look
 
+from etsclone.commands import kept
+from etsclone.commands.output import confirm
 from etsclone.execute import bootkeep
 from etsclone.model.keep import BootCode
 from etsclone.overlay.rounds import unfinished_rebuild
@@ -77,6 +79,12 @@ class Site:
             names = (frozenset(p for p in each if not p.startswith(KEPT)) for each in links(root))
             sight = {path: seen for path, seen in look(root).items() if not path.startswith(KEPT)}
             return sight, {each for each in names if each}, self.before_root()
+
+    def receipt(self, what: str) -> tuple[bool, list[str]]:
+        """Whether the one of this kind in the store says `verified`, and what did not come back."""
+        (receipt,) = (self.folder / "store/receipts").glob(f"{what}-*.json")
+        facts = json.loads(receipt.read_text())
+        return facts["verified"], facts["lost"]
 
     def before_root(self) -> bytes:
         return disks.part_of(self.disk, 0, ROOT_START)
@@ -151,8 +159,9 @@ def test_what_programs_changed_is_undone(site: Site) -> None:
     since = "; changes since the rebuild, if any, are lost"
     assert f"replace /boot/grub  (as it was before{since})\n" in shown
     assert "write   1.00 MiB of boot code  (as it was before)\n" in shown
-    done = ok("rebuild", site.disk, "--undo", "--yes")
+    done = ok("rebuild", site.disk, "--undo", "--yes", *site.rebuilding[:2])
     assert "disk.raw is as it was before; unsigned receipt: " in done
+    assert site.receipt("undo") == (True, [])
     assert site.picture() == before
     refuses(etsclone("rebuild", site.disk, "--undo", "--yes"), 3, "keeps nothing")
 
@@ -233,9 +242,10 @@ def test_what_is_written_through_a_link_is_told(site: Site) -> None:
     assert changed.startswith(b"new")
     lost = "the boot loader: /boot/grub is a symbolic link"
     assert f"         --undo will not bring back {lost}" in told
-    done = ok("rebuild", site.disk, "--undo", "--yes")
+    done = ok("rebuild", site.disk, "--undo", "--yes", *site.rebuilding[:2])
     assert f"not brought back: {lost}" in done
     assert "as it was before, but for what is told above" in done
+    assert site.receipt("undo")[0] is False
     # Boot code of before would not fit the modules and the menu that stay.
     assert site.before_root() == changed
 
@@ -270,12 +280,41 @@ def test_boot_code_goes_nowhere_else(site: Site) -> None:
     site.rebuild()
     disks.tool("sfdisk", "--quiet", "-N", "1", site.disk, typed="start=2048, size=1024\n")
     changed = site.before_root()
-    done = ok("rebuild", site.disk, "--undo", "--yes")
-    assert "not brought back: boot code: the disk has other partitions than it had then\n" in done
+    told = "boot code: the disk has other partitions than it had then"
+    done = ok("rebuild", site.disk, "--undo", "--yes", *site.rebuilding[:2])
+    assert f"not brought back: {told}\n" in done
     assert "of boot code" not in done
+    assert site.receipt("undo") == (False, [told])
     assert site.before_root() == changed
     with site.mounted("ro,noload") as root:
         assert (root / "boot/initrd.img-1").read_bytes() == INITRAMFS
+
+
+def test_an_undo_that_is_finished_elsewhere_says_what_did_not_come_back(site: Site) -> None:
+    site.rebuild()
+    with disks.loop_device(site.disk) as device:
+        undoing = ("rebuild", device, "--undo", "--yes")
+        assert run_killed_inside(bootkeep, "_put", 1, *undoing) < 0
+    disks.tool("sfdisk", "--quiet", "-N", "1", site.disk, typed="start=2048, size=1024\n")
+    site.rebuild()
+    assert site.receipt("finish") == (
+        False,
+        ["boot code: the disk has other partitions than it had then"],
+    )
+
+
+def test_partitions_that_move_meanwhile_are_seen(site: Site) -> None:
+    site.rebuild()
+    before = site.picture()
+
+    def moved(*positional: str, **named: bool) -> None:
+        confirm(*positional, yes=named["yes"])
+        disks.tool("sfdisk", "--quiet", "-N", "1", site.disk, typed="start=2048, size=1024\n")
+
+    assert run_changed(kept, "confirm", moved, "rebuild", site.disk, "--undo", "--yes") == 3
+    assert site.picture()[:2] == before[:2]
+    told = ok("rebuild", site.disk, "--undo", "--dry-run")
+    assert "not brought back: boot code: " in told
 
 
 def test_what_scripts_of_the_system_do_is_told(site: Site) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from etsclone.model.journal import Steps
+from etsclone.model.journal import Journal, Steps
 from etsclone.overlay.files import opened_root
 from etsclone.overlay.rounds import new_round
 
@@ -24,7 +24,8 @@ WHERE = "half way to primary, generation 1"
 def begin(root: Path) -> None:
     """Leave a rebuild that was interrupted when all was prepared."""
     with opened_root(str(root)) as top:
-        new_round(top, (b"/",), "primary, generation 1", "2026-11-28T12:00:00Z").begin(Steps())
+        head = Journal("2026-11-28T12:00:00Z", "primary, generation 1", (b"/",))
+        new_round(top, head).begin(Steps())
 
 
 @pytest.fixture

@@ -152,13 +152,13 @@ def test_source_empty() -> None:
     )
 
 
-@pytest.mark.parametrize("beyond", [1, 4 * GIB])
-def test_source_cut_off(beyond: int) -> None:
+@pytest.mark.parametrize(("beyond", "words"), [(1, "1 byte"), (4 * GIB, "4294967296 bytes")])
+def test_source_cut_off(beyond: int, words: str) -> None:
     part = Partition(1, "/dev/sda1", GIB, 7 * GIB + beyond, "83")
     cut = replace(SOURCE, table=PartitionTable("gpt", "id", (part,)))
     assert only(clone_refusals(cut, TARGET)) == (
         Guard.SOURCE_DAMAGED,
-        f"/dev/sda is cut off: its partitions reach {beyond} bytes beyond its end",
+        f"/dev/sda is cut off: its partitions reach {words} beyond its end",
         "an image must be copied whole; a disk may hide a part of itself (hdparm -N)",
     )
 

@@ -62,7 +62,10 @@ def of_stay(standing: Standing) -> bytes:
     return written(replace(JOURNAL, steps=Steps(stays=(Stay(b"/etc", PLAIN, standing),))))
 
 
-@pytest.mark.parametrize("journal", [JOURNAL, WITH_CODE, WITH_SEEN])
+OF_A_PAIR = replace(WITH_SEEN, pair="school")
+
+
+@pytest.mark.parametrize("journal", [JOURNAL, WITH_CODE, WITH_SEEN, OF_A_PAIR])
 def test_what_is_written_is_read(journal: Journal) -> None:
     assert parse_journal(written(journal)) == journal
 

@@ -1,6 +1,8 @@
 """What is run in a clone so that it boots, and which boot entry a machine gets."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from trees import Tree
@@ -12,6 +14,7 @@ from etsclone.plan.bootentries import BootEntry, boot_entry
 from etsclone.plan.bootwork import DISK, code_places, has_hooks, initramfs_work, loader_work
 from etsclone.units import MIB
 
+SAMPLES = Path(__file__).parent / "samples"
 BIOS_BOOT = Partition(1, "", MIB, MIB, "21686148-6449-6E6F-744E-656564454649")
 ESP = Partition(
     2,
@@ -221,6 +224,38 @@ def test_arguments_for_efibootmgr() -> None:
         *("--create", "--disk", "/dev/sdx", "--part", "2"),
         *("--label", "etsclone primary", "--loader", r"\EFI\debian\shimx64.efi"),
     )
+
+
+# What the versions of Debian 12 and 13 print of the same variables.
+PRINTED = [(SAMPLES / f"efibootmgr-{version}.txt").read_text() for version in (17, 18)]
+# As version 18 prints it with efivar 39.
+PRINTED += [re.sub(r"/File\((.*?\.efi)\)", r"/\1", PRINTED[1], flags=re.IGNORECASE)]
+PRINTED_GUID = "12345678-ABCD-4EF0-8123-456789ABCDEF"
+
+
+@pytest.mark.parametrize("listed", PRINTED)
+@pytest.mark.parametrize(
+    ("number", "guid", "loader", "there"),
+    [
+        pytest.param(2, PRINTED_GUID, "/EFI/debian/shimx64.efi", True, id="plain"),
+        pytest.param(2, PRINTED_GUID, "/EFI/debian/SHIMX64.EFI", True, id="FAT has no case"),
+        pytest.param(2, PRINTED_GUID, "/EFI/BOOT/BOOTX64.EFI", True, id="with a mark"),
+        pytest.param(1, "abcdef12-01", "/EFI/BOOT/BOOTX64.EFI", True, id="MBR"),
+        pytest.param(1, "abcdef13-01", "/EFI/BOOT/BOOTX64.EFI", False, id="another MBR"),
+        pytest.param(2, PRINTED_GUID, "/EFI/a (b)/x.efi", True, id="brackets"),
+        pytest.param(2, PRINTED_GUID, "/EFI/debian/shim", False, id="half a name"),
+        pytest.param(1, PRINTED_GUID, "/EFI/fedora/shimx64.efi", False, id="not active"),
+        pytest.param(2, PRINTED_GUID, "/EFI/debian/grubx64.efi", False, id="of one port alone"),
+        pytest.param(2, PRINTED_GUID, "/EFI/update/shimx64.efi", False, id="an update"),
+        pytest.param(2, PRINTED_GUID, "/EFI/update/grubx64.efi", False, id="something else"),
+        pytest.param(2, "", "/EFI/debian/shimx64.efi", False, id="no name"),
+    ],
+)
+def test_entries_as_they_are_printed(
+    listed: str, number: int, guid: str, loader: str, there: bool
+) -> None:
+    entry = replace(ENTRY, number=number, guid=guid, loader=loader)
+    assert entry.is_among(listed) is there
 
 
 def test_an_entry_that_is_there_is_known() -> None:

@@ -143,7 +143,7 @@ def test_layouts(data: st.DataObject, two: int, three: int, four: int, tmp_path:
     if missing := shortfall(source, target_of(size), candidates, head):
         with pytest.raises(TargetRefused, match=rf"\({missing} bytes are missing\)"):
             planned(path, size, minima, source)
-        with pytest.raises(TargetRefused, match=r"\(1 bytes are missing\)"):
+        with pytest.raises(TargetRefused, match=r"\(1 byte is missing\)"):
             planned(path, size + missing - 1, minima, source)
         size += missing
     plan = planned(path, size, minima, source)

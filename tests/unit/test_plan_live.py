@@ -16,7 +16,7 @@ from etsclone.plan.live import (
     room_refusals,
     to_freeze,
 )
-from etsclone.units import MIB
+from etsclone.units import MIB, counted
 
 
 def source(*uses: Use) -> Disk:
@@ -94,7 +94,7 @@ def test_what_is_shared_is_there(sizes: list[int], free: int) -> None:
     rooms = {"vg": Room(free, ("/dev/sda2",))}
     refused = room_refusals(volumes, rooms)
     if free < least:
-        assert f" {least - free} free extents are missing" in refused[0].message
+        assert f" {counted(least - free, 'free extent', 'is', 'are')} missing" in refused[0].message
         return
     assert refused == ()
     counts = snapshots(volumes, vg=free).values()

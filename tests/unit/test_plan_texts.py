@@ -9,6 +9,7 @@ from etsclone.model.scope import PatternError
 from etsclone.model.tree import Entry, Kind
 from etsclone.plan.secrets import MASK, is_hidden, masked, secret_paths
 from etsclone.plan.textdiff import MOST, Side, text_diff
+from etsclone.units import counted
 
 SECRET = "hunter2"
 LABELS = ("a", "b")
@@ -46,7 +47,7 @@ def test_a_new_file_has_nothing_before() -> None:
 def test_what_a_terminal_should_not_see_is_told_by_its_digest(content: bytes) -> None:
     found = shown(side("/etc/x", b"text\n"), side("/etc/x", content))
     assert found.shown is Shown.BINARY
-    assert found.lines[1] == f"+ sha256 {'12' * 32}, {len(content)} bytes"
+    assert found.lines[1] == f"+ sha256 {'12' * 32}, {counted(len(content), 'byte')}"
 
 
 def test_large_files_are_told_by_their_digests() -> None:

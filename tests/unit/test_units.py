@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etsclone.commands.brd.capture import Captured
 from etsclone.units import (
     GIB,
     KIB,
     MIB,
     align_down,
     align_up,
+    counted,
     human,
     human_age,
     parse_age,
@@ -110,3 +112,22 @@ def test_no_age(text: str) -> None:
 )
 def test_ages_for_people(seconds: int, text: str) -> None:
     assert human_age(timedelta(seconds=seconds)) == text
+
+
+def test_one_is_not_many() -> None:
+    assert [counted(number, "file") for number in range(3)] == ["0 files", "1 file", "2 files"]
+    assert [counted(number, "byte", "is", "are") for number in range(3)] == [
+        "0 bytes are",
+        "1 byte is",
+        "2 bytes are",
+    ]
+
+
+def test_a_capture_tells_of_one_path() -> None:
+    amounts = Captured("host", 1, 1, 1, (), ()).amounts
+    assert amounts == (
+        "1 path of the role is kept, 1 path of the system is listed, 1 file was read for it"
+    )
+    assert Captured("host", 2, 0, 3, (), ()).amounts == (
+        "2 paths of the role are kept, 0 paths of the system are listed, 3 files were read for it"
+    )

@@ -46,7 +46,7 @@ from etsclone.overlay.status import ATTEMPTS
 from etsclone.overlay.temporary import room_needed
 from etsclone.profiles import load_profile
 from etsclone.store.folder import NewOverlay, Store, open_store
-from etsclone.units import human
+from etsclone.units import counted, human
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,14 @@ class Captured:
     read: int
     warnings: tuple[str, ...]
     contents: tuple[str, ...]
+
+    @property
+    def amounts(self) -> str:
+        """How much it was, in words."""
+        kept = counted(self.paths, "path", "of the role is", "of the role are")
+        listed = counted(self.listed, "path", "of the system is", "of the system are")
+        read = counted(self.read, "file", "was", "were")
+        return f"{kept} kept, {listed} listed, {read} read for it"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -307,9 +315,6 @@ def _report(new: NewOverlay, header: Header, captured: Captured, *, as_json: boo
     for warning in captured.warnings:
         print(f"note: {warning}")
     print(f"{path}: generation {header.generation} of {header.role} ({header.host}), {human(size)}")
-    print(
-        f"{captured.paths} paths of the role are kept, {captured.listed} paths of the system are listed,"
-        f" {captured.read} files were read for it"
-    )
+    print(captured.amounts)
     if header.sealed:
         print("sealed: only a recovery key opens it")

@@ -13,7 +13,7 @@ from etsclone.commands.history import (
     read_history,
     trust_or_copy,
 )
-from etsclone.commands.output import add_json, counted, print_json
+from etsclone.commands.output import add_json, print_json
 from etsclone.errors import ChainBroken, DeviceError, SettingsDiffer, StoreRefused
 from etsclone.execute.mirror import MirrorPlan, execute_mirror, plan_mirror
 from etsclone.model.brd import CONFIG
@@ -22,7 +22,7 @@ from etsclone.model.tree import printable
 from etsclone.overlay.trust import Trust
 from etsclone.plan.history import copies, problems
 from etsclone.store.folder import Store, create_like, lies_in, open_store
-from etsclone.units import human
+from etsclone.units import counted, human
 
 
 def configure(parser: ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from etsclone.model.diff import (
     TextDiff,
 )
 from etsclone.model.tree import Kind, printable
+from etsclone.units import counted
 
 FEW_LINES = 100
 """How many lines of one meaning are printed unless all are asked for."""
@@ -52,7 +53,7 @@ def print_comparison(
         for line in shown:
             out(f"{indent}  {line}")
         if listed and len(shown) < len(lines):
-            out(f"{indent}  and {len(lines) - len(shown)} lines more: --all shows them")
+            out(f"{indent}  and {counted(len(lines) - len(shown), 'line')} more: --all shows them")
 
 
 def print_texts(texts: Sequence[TextDiff]) -> None:
@@ -74,7 +75,7 @@ def package_line(change: PackageChange) -> str:
     versions = {Course.INSTALLED: after, Course.REMOVED: before}.get(
         change.course, f"{before} -> {after}"
     )
-    paths = f" ({_paths(change.paths)})" if change.paths else ""
+    paths = f" ({counted(change.paths, 'path')})" if change.paths else ""
     return f"package {change.name} {change.course.value} {versions}{paths}"
 
 
@@ -83,10 +84,10 @@ def path_line(difference: Difference) -> str:
     # That the time differs too goes without saying.
     words = [word for word in difference.what if word != "time"] or list(difference.what)
     if difference.change is Change.BENEATH:
-        words = [f"{_paths(difference.paths)} beneath"]
+        words = [f"{counted(difference.paths, 'path')} beneath"]
     elif difference.change is not Change.CHANGED:
         words = [_KINDS[difference.kind]] if difference.kind in _KINDS else []
-        words += [_paths(difference.paths)] if difference.paths > 1 else []
+        words += [counted(difference.paths, "path")] if difference.paths > 1 else []
     details = f" ({', '.join(words)})" if words else ""
     return f"{_SIGNS[difference.change]} {printable(difference.path)}{details}"
 
@@ -142,10 +143,6 @@ _SHOWN = {Shown.BINARY: "no text", Shown.LARGE: "too large to be compared line b
 
 
 def _amount(packages: int, paths: int) -> str:
-    words = [f"{packages} package{'s' * (packages > 1)}"] if packages else []
-    words += [_paths(paths)] if paths else []
+    words = [counted(packages, "package")] if packages else []
+    words += [counted(paths, "path")] if paths else []
     return ", ".join(words)
-
-
-def _paths(count: int) -> str:
-    return f"{count} path{'s' * (count != 1)}"

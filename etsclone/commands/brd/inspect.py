@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from etsclone.commands.output import add_json, counted, print_json, print_table
+from etsclone.commands.output import add_json, print_json, print_table
 from etsclone.errors import DeviceError, EtscloneError, VerificationFailed
 from etsclone.model.brd import Header
 from etsclone.overlay.checked import peek_check
@@ -13,7 +13,7 @@ from etsclone.overlay.header import decode, digest
 from etsclone.overlay.signing import check
 from etsclone.overlay.sshwire import fingerprint
 from etsclone.store.folder import Store, open_store
-from etsclone.units import human
+from etsclone.units import counted, human
 
 
 def configure_list(parser: ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from etsclone.commands.brd.sides import OverlayPlace
 from etsclone.errors import UsageError
 from etsclone.store.folder import Store, open_store
+from etsclone.units import counted
 
 
 def place_in(store: Store, role: str, generation: int | None = None) -> OverlayPlace:
@@ -36,7 +37,7 @@ def both_roles(path: str) -> tuple[OverlayPlace, OverlayPlace]:
     store = open_store(Path(path))
     if len(store.roles) != 2:
         raise UsageError(
-            f"pair {store.pair} has {len(store.roles)} roles",
+            f"pair {store.pair} has {counted(len(store.roles), 'role')}",
             hint=f"name two of them: {path}:{store.roles[0]} {path}:{store.roles[1]}",
         )
     return place_in(store, store.roles[0]), place_in(store, store.roles[1])

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from etsclone.commands.counts import count_from
 from etsclone.commands.history import add_trust, problem_facts, read_history, trust_or_copy
-from etsclone.commands.output import add_json, confirm, counted, print_json, print_table
+from etsclone.commands.output import add_json, confirm, print_json, print_table
 from etsclone.errors import UsageError
 from etsclone.execute.prune import execute_prune
 from etsclone.model.history import Link
 from etsclone.plan.prune import Policy, PrunePlan, plan_prune
 from etsclone.store.folder import open_store
-from etsclone.units import human
+from etsclone.units import counted, human
 
 _RULES = (
     ("last", "the last N generations"),

@@ -4,12 +4,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from etsclone.commands.output import add_json, counted, print_json
+from etsclone.commands.output import add_json, print_json
 from etsclone.commands.textfile import read_named
 from etsclone.errors import KeyRefused, StoreRefused, UsageError
 from etsclone.model.brd import recipient_key
 from etsclone.overlay.sealing import parse_recipient, parse_recipients
 from etsclone.store.folder import Store, open_store
+from etsclone.units import counted
 
 SITE_RECIPIENTS = Path("/etc/etsclone/recipients")
 """To whom this server seals at most. A store says to whom it wants to be sealed, and whoever can write to a store could

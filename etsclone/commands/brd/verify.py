@@ -21,6 +21,7 @@ from etsclone.overlay.trust import Trust
 from etsclone.plan.history import problems
 from etsclone.store.folder import Store, open_store
 from etsclone.store.memory import recall, remember_newest
+from etsclone.units import counted
 
 _HINTS = {
     Flaw.DAMAGED: "remove what is damaged: `etsclone brd copy` brings it back from another copy of the store; if there"
@@ -184,4 +185,4 @@ def _show(store: Store, links: list[Link], found: list[Problem]) -> None:
         if len(links) == 1:
             print(f"the only generation of pair {store.pair} verifies")
         else:
-            print(f"all {len(links)} generations of pair {store.pair} verify")
+            print(f"all {counted(len(links), 'generation')} of pair {store.pair} verify")

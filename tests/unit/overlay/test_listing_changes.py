@@ -208,6 +208,39 @@ def test_very_deep_trees(tmp_path: Path) -> None:
     subprocess.run(["rm", "-rf", root / LONG], check=True)
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_deep_folders_are_not_opened_from_the_top_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    """Neither on the way down nor, with a folder `z` beside each `d`, on the way up."""
+    root, depth = tmp_path / "root", 4 * DEEP
+    root.mkdir()
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(depth):
+        if beside:
+            os.mkdir("z", dir_fd=here)
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    real, opened = files.folder_below, 0
+
+    def counting(folder: int, name: bytes, path: bytes) -> int:
+        nonlocal opened
+        opened += 1
+        return real(folder, name, path)
+
+    for module in (files, look):
+        monkeypatch.setattr(module, "folder_below", counting)
+    text, told = listed(root)
+    folders = depth * (1 + beside)
+    assert told.paths == len(text.splitlines()) == folders + 1
+    assert not told.warnings
+    assert opened < 20 * folders
+    subprocess.run(["rm", "-rf", root / "d"], check=True)
+
+
 def test_a_path_that_no_line_has_room_for_is_told_and_left_out(
     tmp_path: Path, memory: Memory
 ) -> None:

@@ -108,7 +108,7 @@ def test_hard_links_inside_the_scope_only(tmp_path: Path) -> None:
         b"/etc/c": b"/etc/a",
     }
     assert seen(tmp_path, "/etc").warnings == (
-        "/etc/a is a hard link: 1 more of its names are outside of the scope and will not be linked",
+        "/etc/a is a hard link: 1 other name is outside of the scope and will not be linked",
     )
     assert not seen(tmp_path, "/etc", "/0").warnings
 
@@ -131,7 +131,7 @@ def test_hard_links_of_what_is_no_file_are_told(tmp_path: Path, kind: str) -> No
     found = seen(tmp_path, "/etc")
     assert {entry.link_to for entry in found.scope.values()} == {None}
     assert found.warnings == (
-        "/etc/a is a hard link, but no file: 2 more of its names will not be linked",
+        "/etc/a is a hard link, but no file: 2 other names will not be linked",
     )
 
 
