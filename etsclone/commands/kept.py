@@ -105,7 +105,7 @@ def run_kept(arguments: Namespace, mount: Mount, sign: Signer | None) -> None:
         with mount(False) as again:
             _verify(what, kept, system, again, restored)
             verify_committed(again.folder)
-    verified = restored.vouched and not _lost(what, kept, system)
+    verified = restored.vouched and not _lost(what, kept, system) and not _unseen(what, kept)
     facts = _facts(what, kept, system, prospect, arguments) | {"verified": verified}
     receipt = _save(what, facts, started, store, sign)
     if arguments.json:
@@ -136,7 +136,7 @@ def finish_first(arguments: Namespace, mount: Mount, sign: Signer | None) -> Non
     else:
         print(f"{system.name} is {half_way(kept.label, kept.progress)}: that is finished first\n")
         print(*kept.finish.changes, "", counted(len(kept.finish.changes), "change"), sep="\n")
-        for line in _doubts(prospect, kept, store):
+        for line in _doubts("finish", prospect, kept, store):
             print(line)
     confirm(system.name, yes=arguments.yes)
     restored = _change(mount, system, kept, finish_rebuild)
@@ -253,7 +253,7 @@ def _show(
         print(f"write   {human(size)} of boot code  (as it was before)")
     for each in _lost(what, kept, system):
         print(f"not brought back: {each}")
-    for line in _doubts(prospect, kept, store):
+    for line in _doubts(what, prospect, kept, store):
         print(line)
     count = kept.count + (kept.progress is Progress.BEGUN)
     if what == "commit" and count:
@@ -263,7 +263,7 @@ def _show(
         print(UNSIGNED)
 
 
-def _doubts(prospect: Prospect, kept: Kept, store: Store | None) -> list[str]:
+def _doubts(what: str, prospect: Prospect, kept: Kept, store: Store | None) -> list[str]:
     """What is not known to be what it was, or known not to be, and whether the store is the right one."""
     lines = [f"not what it was before the rebuild: {each}" for each in prospect.damaged]
     if prospect.unvouched:
@@ -271,11 +271,20 @@ def _doubts(prospect: Prospect, kept: Kept, store: Store | None) -> list[str]:
         lines.append(
             f"not known: whether {paths} kept by an older etsclone are what they were; they come back as kept"
         )
+    if _unseen(what, kept):
+        lines.append(
+            "not known: whether what came back before is what it was; what it could be compared with is being removed"
+        )
     if store and kept.began and not kept.pair:
         lines.append(
             f"not known: of which pair the rebuild by an older etsclone was; the receipt goes to that of {store.pair}"
         )
     return lines
+
+
+def _unseen(what: str, kept: Kept) -> bool:
+    """Whether an undo that was interrupted at its very end had not yet looked at what it brought back."""
+    return what == "undo" and kept.progress is Progress.DROPPING
 
 
 def _state(kept: Kept) -> str:

@@ -10,7 +10,7 @@ import pytest
 from oracle import Sight, links, look
 
 from etsclone.model.journal import begun_line
-from etsclone.overlay import swapping
+from etsclone.overlay import rounds, swapping
 from etsclone.overlay.rounds import unfinished_rebuild
 from etsclone.units import human
 
@@ -349,6 +349,20 @@ def test_half_way_back_it_goes_on_where_something_is_damaged(pair: Pair, then: s
         assert (root / "etc/hostname").read_text() == "SECONDARY\n"
         assert not (root / ".etsclone-staging").exists()
     assert rebuild(pair, disk, "primary").returncode == 0
+
+
+def test_cut_off_before_it_compared_an_undo_is_not_called_verified(pair: Pair, made: Pair) -> None:
+    disk = pair.disk("secondary")
+    assert rebuild(pair, disk, "primary").returncode == 0
+    with mounted(disk) as root:
+        undoing = ("rebuild", "--root", root, "--undo", "--yes")
+        assert run_killed_inside(rounds, "discard", 2, *undoing) < 0
+    shown = ok("rebuild", disk, "--undo", "--yes", "--store", pair.store)
+    assert "not known: whether what came back before is what it was" in shown
+    assert "but for what is told above" in shown
+    (receipt,) = (pair.store / "receipts").glob("undo-*.json")
+    assert json.loads(receipt.read_text())["verified"] is False
+    assert picture(disk) == picture(_copy(made.disk("secondary"), pair.folder))
 
 
 def test_half_way_is_undone(pair: Pair, half: Path, made: Pair) -> None:
