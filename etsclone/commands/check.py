@@ -11,6 +11,7 @@ from pathlib import Path
 from etsclone.chroot import require_root
 from etsclone.commands.boot import boot_look, boot_section
 from etsclone.commands.fidelity import fidelity_section, headline, measured
+from etsclone.commands.finished import check_finished
 from etsclone.commands.health import (
     add_checks,
     check_disk,
@@ -26,7 +27,6 @@ from etsclone.commands.pairing import clone_section
 from etsclone.commands.rebuild_shown import Section
 from etsclone.commands.survey import existing_disk, refuse
 from etsclone.commands.system import System, system_at, system_on_disk
-from etsclone.commands.unfinished import check_finished
 from etsclone.commands.unlock import given_keys
 from etsclone.commands.wanted import add_wanted, verified
 from etsclone.disk.luks import Keys

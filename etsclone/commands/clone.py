@@ -9,6 +9,7 @@ from etsclone.chroot import require_root
 from etsclone.commands.counts import count_from
 from etsclone.commands.diskwords import disk_facts, disk_line
 from etsclone.commands.earlier import EarlierClone, check_unchanged, earlier_clone, mode_of
+from etsclone.commands.finished import check_finished
 from etsclone.commands.grow import grow_facts, grow_lines, size_on_target
 from etsclone.commands.ids import (
     followed_facts,
@@ -30,7 +31,7 @@ from etsclone.commands.quarantine import quarantine_lines, result_words
 from etsclone.commands.receipt import add_key, option_facts, phase_facts, signer
 from etsclone.commands.survey import lost_owners, make_plan, refuse, target_snapshot
 from etsclone.commands.tuning import add_tuning, tuning_of
-from etsclone.commands.unfinished import check_disk_finished, check_finished, check_nothing_kept
+from etsclone.commands.unfinished import check_disk_finished, check_nothing_kept
 from etsclone.commands.unlock import given_keys
 from etsclone.disk.images import attached
 from etsclone.disk.sharing import may_share

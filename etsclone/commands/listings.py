@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from etsclone.disk.mounts import dated_filesystems
 from etsclone.errors import EtscloneError
 from etsclone.overlay.listing import Aids
 from etsclone.overlay.temporary import room_needed
@@ -40,7 +41,7 @@ def listing_aids(pair: str, role: str, *, full: bool) -> Iterator[Aids]:
             listing = files.enter_context(_kept(path, full=full))
             # A colon is in no name of a role, so this is no other role's listing.
             brought = files.enter_context(_kept(path.with_name(f"{path.name}:packages"), full=full))
-            aids = Aids(spools, *listing, *brought)
+            aids = Aids(spools, *listing, *brought, dated=dated_filesystems())
         except (EtscloneError, OSError) as error:
             logger.warning("what is listed is not remembered: %s", error)
         yield aids

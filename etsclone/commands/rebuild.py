@@ -28,6 +28,7 @@ from etsclone.commands.fidelity import (
     not_exact_now,
     require_exact,
 )
+from etsclone.commands.finished import check_finished
 from etsclone.commands.hardware import Nics, add_nics, given_nics, hardware_section, nic_editors
 from etsclone.commands.health import (
     add_checks,
@@ -59,7 +60,6 @@ from etsclone.commands.system import (
     system_at,
     system_on_disk,
 )
-from etsclone.commands.unfinished import check_finished
 from etsclone.commands.unlock import given_keys
 from etsclone.commands.wanted import add_wanted, verified
 from etsclone.disk.luks import Keys

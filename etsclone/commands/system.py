@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 
 from etsclone.disk.images import attached
 from etsclone.disk.luks import Keys
+from etsclone.disk.marks import check_mounted_root
 from etsclone.disk.mounts import foreign_mounts, second_mounts
 from etsclone.disk.origins import read_origins
 from etsclone.disk.probe import disk_below
-from etsclone.disk.system import check_mounted_root, clone_identity, mounted_system
 from etsclone.errors import TargetRefused
 from etsclone.kernel import mount_privately
 from etsclone.model.brd import CloneIdentity
 from etsclone.model.disk import Disk
 from etsclone.model.scope import Scope
+from etsclone.plan.origins import clone_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,9 @@ def system_on_disk(
         RootNotMounted, SourceRefused, UnsafePath: when its system cannot be found or mounted.
         KeyRefused: when none of `keys` opens an encrypted volume that is needed.
     """
-    # A mounted system, which most captures are of, needs none of what surveys disks.
+    # A mounted system, which most captures are of, needs none of what surveys disks and opens volumes.
     from etsclone.commands.survey import refuse  # noqa: PLC0415
+    from etsclone.disk.system import mounted_system  # noqa: PLC0415
     from etsclone.plan.guards import quarantine_refusals  # noqa: PLC0415
 
     mount_privately()

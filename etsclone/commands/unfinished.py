@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+from etsclone.commands.finished import check_finished
 from etsclone.disk.luks import Keys
 from etsclone.disk.mounts import mounts_of_system
 from etsclone.disk.roots import is_candidate, mounted_whole, subvolumes
@@ -16,32 +17,16 @@ from etsclone.errors import (
     DeviceError,
     IdsRefused,
     MissingProgram,
-    RebuildUnfinished,
     SourceRefused,
 )
 from etsclone.model.disk import Content, Disk
-from etsclone.overlay.rounds import keeps_rebuild, unfinished_rebuild
+from etsclone.overlay.rounds import keeps_rebuild
 
 Check = Callable[[str, str], None]
 """Looks at the system mounted at a folder, whose name for people comes second; raises unless it is as it should be."""
 
 _UNSEEN = "not looked at, for a rebuild that was interrupted"
 _OBSTACLES = (CommandFailed, MissingProgram, SourceRefused, DeviceError, OSError)
-
-
-def check_finished(folder: str, name: str) -> None:
-    """Make sure that the system mounted at a folder is not half way from one role to another.
-
-    Raises:
-        RebuildUnfinished: when it is.
-        FormatError, KeptExposed: when nobody can tell, since the journal of a rebuild is damaged, or anybody's.
-    """
-    where = unfinished_rebuild(folder)
-    if where is not None:
-        raise RebuildUnfinished(
-            f"a rebuild of {name} was interrupted: it is {where}",
-            hint="run the rebuild again, which finishes it, or undo it: etsclone rebuild DISK --undo",
-        )
 
 
 def check_nothing_kept(folder: str, name: str) -> None:

@@ -13,6 +13,13 @@ from etsclone.run import run, uninterrupted
 
 _FOLDERS = "/run/etsclone/folders"
 
+_DATED = frozenset({"ext3", "ext4", "xfs"})
+"""Types of filesystems that date each change of a folder, and keep both or neither when the power fails.
+
+vfat, for one, has no times for its topmost folder, and other systems that write to it leave those of all folders as
+they are. btrfs would do, but the device numbers that it tells of files are not those of its mounts.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:
@@ -104,6 +111,11 @@ def system_mounts(root: str) -> tuple[str, ...]:
         if mount.where.startswith(f"{top}/") and mount.source.startswith("/dev/")
     }
     return tuple(sorted(found))
+
+
+def dated_filesystems() -> frozenset[int]:
+    """The device numbers of mounted filesystems on which a folder is known to hold the same names by its times."""
+    return frozenset(mount.device for mount in mounts_of_system() if mount.type in _DATED)
 
 
 @contextlib.contextmanager

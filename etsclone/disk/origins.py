@@ -4,7 +4,7 @@ import os
 from functools import partial
 
 from etsclone.chroot import in_chroot
-from etsclone.disk.roots import read_key
+from etsclone.disk.marks import read_key
 from etsclone.model.brd import CloneIdentity, Filesystem
 from etsclone.plan.origins import ORIGINS, parse_origins, with_origin
 

@@ -3,23 +3,18 @@
 import contextlib
 import os
 import re
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from etsclone.chroot import in_chroot
 from etsclone.disk.filesystems import mounted_filesystem
 from etsclone.disk.fstab import FstabEntry, parse_fstab
+from etsclone.disk.marks import has_marks, is_folder, read_texts
 from etsclone.disk.mounts import mount_folder
 from etsclone.disk.specs import AUTO, ROOTS, Volume
 from etsclone.run import run
-from etsclone.units import MIB
 
 SYSTEM_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
 """What blkid calls the filesystems that a root can be on."""
-
-MARKS = ("etc/fstab", "etc/passwd")
-"""A filesystem that holds these is taken for the root of a Linux system."""
 
 _MARKS_WITHOUT_FSTAB = ("etc/os-release", "etc/passwd")
 """The same for systems that find their partitions by type."""
@@ -29,7 +24,6 @@ ROOT_TYPES = frozenset(f"{AUTO}{guid}" for guid in ROOTS)
 
 FSTAB, CRYPTTAB = "/etc/fstab", "/etc/crypttab"
 MDADM_CONF = ("/etc/mdadm/mdadm.conf", "/etc/mdadm.conf")
-_LARGEST = 1 * MIB
 _SUBVOLUME = re.compile(r"(?m)^ID (\d{1,20}) gen \d+ top level \d+ path (.+)$", re.ASCII)
 
 
@@ -69,51 +63,6 @@ def is_candidate(volume: Volume) -> bool:
     return volume.content.type in SYSTEM_FILESYSTEMS
 
 
-def has_marks(folder: str, marks: Sequence[str] = MARKS) -> bool:
-    """Whether a system's root looks like this: a link to a folder, which could lead out of it, is not followed."""
-    return all(
-        _is_folder(folder, os.path.dirname(mark)) and os.path.lexists(os.path.join(folder, mark))
-        for mark in marks
-    )
-
-
-def _is_folder(top: str, path: str) -> bool:
-    """Whether a path below a folder leads to a folder, by way of nothing but folders."""
-    at = top
-    for part in path.split("/"):
-        at = os.path.join(at, part)
-        try:
-            if part in {"", ".", ".."} or not stat.S_ISDIR(os.lstat(at).st_mode):
-                return False
-        except OSError:
-            return False
-    return True
-
-
-def read_texts(root: str, paths: Sequence[str]) -> Mapping[str, str]:
-    """The texts of files of a mounted system, by their paths in it; empty for what is no regular file.
-
-    In the clone, /etc or /etc/fstab could be a symbolic link to anywhere: only a chrooted process may follow it.
-    """
-    read = in_chroot(root, lambda: {path: _read(path) for path in paths})
-    return {path: data.decode("utf-8", "surrogateescape") for path, data in read.items()}
-
-
-def read_key(root: str, path: str) -> bytes:
-    """The key in a file of a mounted system; empty when there is none."""
-    return in_chroot(root, lambda: _read(path))
-
-
-def _read(path: str) -> bytes:
-    try:
-        # A FIFO would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:
-        return b""
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(_LARGEST) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
-
-
 @contextlib.contextmanager
 def mounted_whole(device: str, *, pristine: bool) -> Iterator[str]:
     """Mount a btrfs read-only from its top, whatever its default subvolume is, and yield the folder.
@@ -142,7 +91,7 @@ def subvolumes(top: str) -> dict[str, str]:
         CommandFailed, MissingProgram: when they cannot be listed.
     """
     listed = _SUBVOLUME.findall(run("btrfs", ["subvolume", "list", top]).stdout)
-    return {path: number for number, path in listed if path.isprintable() and _is_folder(top, path)}
+    return {path: number for number, path in listed if path.isprintable() and is_folder(top, path)}
 
 
 def _roots_on(volume: Volume) -> Iterator[Root]:

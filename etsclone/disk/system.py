@@ -12,19 +12,16 @@ from etsclone.disk.discoverable import discoverable
 from etsclone.disk.filesystems import awaits_replay, mounted_filesystem
 from etsclone.disk.fstab import CryptEntry, FstabEntry, parse_crypttab, parse_fstab
 from etsclone.disk.luks import Keys
+from etsclone.disk.marks import MARKS, read_key, read_texts
 from etsclone.disk.mounts import mount_folder
 from etsclone.disk.roots import (
     CRYPTTAB,
     FSTAB,
-    MARKS,
     MDADM_CONF,
     ROOT_TYPES,
     Root,
     find_roots,
-    has_marks,
     is_candidate,
-    read_key,
-    read_texts,
 )
 from etsclone.disk.specs import (
     AUTO,
@@ -48,7 +45,6 @@ from etsclone.errors import (
     SourceRefused,
     UnsafePath,
 )
-from etsclone.model.brd import CloneIdentity, Filesystem
 from etsclone.model.disk import Disk
 from etsclone.model.quarantine import IN_QUARANTINE
 from etsclone.units import counted
@@ -145,40 +141,6 @@ def mounted_alone(device: str, kind: str, *, writable: bool) -> Iterator[str]:
         mounted_filesystem(device, kind, folder, writable=writable, pristine=not writable),
     ):
         yield folder
-
-
-def check_mounted_root(folder: str) -> None:
-    """Make sure that `folder` is where a system is mounted, and not an empty mount point of this system.
-
-    Raises:
-        RootNotMounted: when it is not.
-    """
-    if not os.path.isdir(folder):
-        raise RootNotMounted(
-            f"{folder} {'is no folder' if os.path.lexists(folder) else 'does not exist'}",
-            hint="name the folder where the system's root is mounted, or its disk",
-        )
-    if not os.path.ismount(folder):
-        raise RootNotMounted(
-            f"nothing is mounted at {folder}",
-            hint=f"mount the system's root there first, or name the disk: {folder}",
-        )
-    if not has_marks(folder):
-        raise RootNotMounted(
-            f"what is mounted at {folder} is no root of a system: it has no {' and no '.join(MARKS)}",
-            hint="mount the root filesystem there, with /boot, /var and the like beneath it",
-        )
-
-
-def clone_identity(disk: Disk) -> CloneIdentity:
-    """What all clones of this disk have in common."""
-    contents = [part.content for part in disk.partitions] or [disk.content]
-    return CloneIdentity(
-        table_uuid=disk.table.uuid if disk.table else "",
-        filesystems=tuple(
-            Filesystem(content.type, content.uuid) for content in contents if content.uuid
-        ),
-    )
 
 
 class _System:

@@ -16,7 +16,7 @@ from etsclone.disk.device import flush, read_bytes, write_bytes
 from etsclone.disk.images import loops_of, window
 from etsclone.disk.luks import Keys
 from etsclone.disk.origins import note_origin
-from etsclone.disk.system import clone_identity, mounted_system
+from etsclone.disk.system import mounted_system
 from etsclone.errors import (
     CommandFailed,
     ComparisonFailed,
@@ -36,7 +36,7 @@ from etsclone.model.plan import ClonePlan
 from etsclone.overlay.edits import apply_edits
 from etsclone.overlay.rounds import keeps_rebuild
 from etsclone.plan.bootwork import BootCommand, initramfs_work
-from etsclone.plan.origins import ORIGINS
+from etsclone.plan.origins import ORIGINS, clone_identity
 from etsclone.plan.references import named_by_label, names_old, renamed, rewrite, stale
 from etsclone.usedmap.md import with_uuid
 

@@ -46,6 +46,8 @@ class Aids:
         keep: an empty file for what the next one will want to know.
         brought: what the last one knew of packages (`etsclone.overlay.brought`).
         keep_brought: an empty file for it.
+        dated: the device numbers of filesystems on which a folder gets new times whenever a name comes into it or goes.
+            Where it has its old ones, it need not be listed again.
     """
 
     spools: Sequence[BinaryIO] = ()
@@ -53,6 +55,7 @@ class Aids:
     keep: BinaryIO | None = None
     brought: BinaryIO | None = None
     keep_brought: BinaryIO | None = None
+    dated: Collection[int] = ()
 
 
 NO_AIDS = Aids()
@@ -128,7 +131,7 @@ def tree_listing(
         EtscloneError: when a worker process died.
     """
     with opened_root(root) as top, ExitStack() as cleanup:
-        look = Look(top, scope, frozenset(skip), started_ns, brought, quick=quick)
+        look = Look(top, scope, frozenset(skip), started_ns, brought, dated=aids.dated, quick=quick)
         look.remembered = Remembered(aids.remembered, look.context)
         cleanup.callback(look.close)
         pool = _Pool(look, aids.spools, cleanup)

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import xxhash
@@ -51,6 +51,9 @@ _SHOWN = 200
 _BUFFER = 256 * KIB
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNKNOWN = (NEVER, b"")
+_MENDED = b"/lost+found"
+"""Where programs that mend a filesystem put what they find: they do not date that."""
+
 _ENCODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
@@ -81,6 +84,7 @@ class Look:
         started_ns: int,
         brought: Brought,
         *,
+        dated: Collection[int] = (),
         quick: bool = False,
     ) -> None:
         self.read = 0
@@ -90,7 +94,9 @@ class Look:
         self._top = top
         self._scope = scope
         self._skip = skip
+        self._dated = dated
         self._quick = quick
+        self._volumes: dict[int, int] = {}
         self._trusted_until = started_ns - GRANULARITY
         self._users = owner_names(top, b"passwd")
         self._groups = owner_names(top, b"group")
@@ -138,26 +144,45 @@ class Look:
         except (FileNotFoundError, UnsafePath):
             self._warn(path)
             return Record(path, (), b"", (), (b"",)).packed()
-        volume = os.fstatvfs(folder).f_fsid
+        status = os.fstat(folder)
+        volume = self._volume(folder, status.st_dev)
+        own = self._own_mark(path, status, volume)
         old = self.remembered.record(path)
         if old is None:
-            seen = self._seen(folder, path) if self._quick else self._seen_but_files(folder, path)
-            return self._fresh(folder, path, volume, seen, {})
-        statuses = self._seen(folder, path)
+            seen = (
+                _statuses(folder, self._names(folder, path))
+                if self._quick
+                else self._seen_but_files(folder, path)
+            )
+            return self._fresh(folder, path, volume, seen, {}, own)
+        is_as_it_was = self.remembered.same_context and Record.own_of(old) == own
+        names = Record.names_of(old) if is_as_it_was and own != NEVER else self._names(folder, path)
+        statuses = _statuses(folder, names)
         marks = marks_of(statuses.values(), volume)
-        if self.remembered.same_context and Record.is_of(old, path, statuses, marks):
+        if is_as_it_was and Record.is_of(old, path, statuses, marks):
             self.entered = below(path, Record.folders_of(old))
             return self.remembered.same(path)
-        return self._fresh(folder, path, volume, statuses, Record.unpacked(old).lines())
+        return self._fresh(folder, path, volume, statuses, Record.unpacked(old).lines(), own)
 
-    def _seen(self, folder: int, path: bytes) -> dict[bytes, os.stat_result]:
-        """The names that are not volatile, sorted, and what the system tells of them."""
-        names = self._shown(path, [name.encode(*_ENCODING) for name in os.listdir(folder)])
-        names.sort()
-        try:
-            return {name: os.lstat(name, dir_fd=folder) for name in names}
-        except FileNotFoundError:
-            return {name: status for name in names if (status := _status(folder, name))}
+    def _volume(self, folder: int, device: int) -> int:
+        """The id of the filesystem that a folder is on."""
+        if device not in self._volumes:
+            self._volumes[device] = os.fstatvfs(folder).f_fsid
+        return self._volumes[device]
+
+    def _own_mark(self, path: bytes, status: os.stat_result, volume: int) -> bytes:
+        """The mark of a folder whose names are listed next; `NEVER` if they could change and leave it as it is."""
+        is_dated = status.st_dev in self._dated and not path.endswith(_MENDED)
+        is_trusted = is_dated and self._is_old(status)
+        return mark_of(status, volume) if is_trusted else NEVER
+
+    def _is_old(self, status: os.stat_result) -> bool:
+        """Whether what changes from now on will have other times."""
+        return status.st_ctime_ns < self._trusted_until > status.st_mtime_ns
+
+    def _names(self, folder: int, path: bytes) -> list[bytes]:
+        """The names that are not volatile, sorted."""
+        return sorted(self._shown(path, [each.encode(*_ENCODING) for each in os.listdir(folder)]))
 
     def _seen_but_files(self, folder: int, path: bytes) -> dict[bytes, os.stat_result | None]:
         """The same, with None for files: the system tells of them in less time when they are open."""
@@ -178,9 +203,10 @@ class Look:
         volume: int,
         seen: Mapping[bytes, os.stat_result | None],
         known: Mapping[bytes, tuple[bytes, bytes]],
+        own: bytes,
     ) -> bytes:
         """A new record of what was seen, with the old marks and lines that are `known` where they still hold."""
-        start, until = path.rstrip(b"/") + b"/", self._trusted_until
+        start = path.rstrip(b"/") + b"/"
         prefix = quoted(b"." + start)
         lines: dict[bytes, bytes] = {}
         marks: list[bytes] = []
@@ -205,13 +231,13 @@ class Look:
                 self._warn_of_length(start + name)
                 continue
             lines[name] = line
-            is_trusted = is_sure and taken.st_ctime_ns < until > taken.st_mtime_ns
-            marks.append(mark_of(taken, volume) if is_trusted else NEVER)
+            marks.append(mark_of(taken, volume) if is_sure and self._is_old(taken) else NEVER)
             if stat.S_ISDIR(taken.st_mode):
                 folders.append(name)
         self.entered = self._to_enter(path, folders)
         entered = [name_of(each) for each in self.entered]
-        return Record.of(path, lines, marks, entered).packed()
+        is_whole = len(lines) == len(seen)  # what was left out must be met again
+        return Record.of(path, lines, marks, entered, own if is_whole else NEVER).packed()
 
     def _state(
         self, folder: int, name: bytes, path: bytes, status: os.stat_result | None
@@ -332,6 +358,14 @@ def below(folder: bytes, names: Sequence[bytes]) -> list[bytes]:
         return []
     start = folder.rstrip(b"/") + b"/"
     return [start + name for name in names]
+
+
+def _statuses(folder: int, names: Sequence[bytes]) -> dict[bytes, os.stat_result]:
+    """What the system tells of names of a folder; those that are gone are left out."""
+    try:
+        return {name: os.lstat(name, dir_fd=folder) for name in names}
+    except FileNotFoundError:
+        return {name: status for name in names if (status := _status(folder, name))}
 
 
 def _status(folder: int, name: bytes) -> os.stat_result | None:

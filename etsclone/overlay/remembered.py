@@ -1,8 +1,9 @@
 """What is remembered of the last listing of a tree, so that the next one need not read what has not changed.
 
-The unit is a *folder record*: the names that a folder holds, a mark for each by which a change is noticed, and the
-lines that an inventory has for them, with a digest of what they say but for times. It is both how a listing is made,
-folder by folder, and what is kept of it; one that is as it was is told by its place in what is remembered.
+The unit is a *folder record*: the names that a folder holds, a mark for each and for the folder by which a change is
+noticed, and the lines that an inventory has for them, with a digest of what they say but for times. It is both how a
+listing is made, folder by folder, and what is kept of it; one that is as it was is told by its place in what is
+remembered.
 
 File: a first line, a digest of what the lines depend on (16 bytes), the records in the order of the inventory, an index
 (paths, each ended by NUL, then their offsets as eight bytes each), the lengths of its two halves (eight bytes each),
@@ -28,15 +29,15 @@ from etsclone.units import KIB, MIB
 
 logger = logging.getLogger(__name__)
 
-_FIRST_LINE = b"etsclone listing 3\n"
+_FIRST_LINE = b"etsclone listing 4\n"
 _DIGEST = 16
 _TAIL = struct.Struct("<QQ")
-_HEAD = struct.Struct("<QIIIII32s")
 _SIZE = struct.Struct("<Q")
 _SAME = struct.Struct("<QQ")
 """What stands for the record at a place: its size, which no record has, and the place."""
 
 _MARK = struct.Struct("<QQIqQQ")
+_HEAD = struct.Struct(f"<QIIIII32s{_MARK.size}s")
 _TIMES = 2**64
 """Nanoseconds in 64 bits, signed, would end in 2262; filesystems hold later times: these are kept modulo this."""
 
@@ -78,7 +79,8 @@ def mark_of(status: os.stat_result, volume: int) -> bytes:
 class Record:
     """What stands in a folder, as `Remembered` keeps it.
 
-    `names` are sorted, `marks` are theirs, one after another. `folders` are those of the names that were entered,
+    `names` are sorted, `marks` are theirs, one after another. `own` is the folder's own mark: while it is the same, so
+    are the names; `NEVER` where that is not certain. `folders` are those of the names that were entered,
     sorted as their paths with a slash behind are: so the records of what is in them follow. `texts` are the lines, cut
     where the lines of these folders belong: one more than there are folders.
     """
@@ -88,6 +90,7 @@ class Record:
     marks: bytes
     folders: Sequence[bytes]
     texts: Sequence[bytes]
+    own: bytes = NEVER
 
     @classmethod
     def of(
@@ -96,12 +99,13 @@ class Record:
         lines: Mapping[bytes, bytes],
         marks: Iterable[bytes],
         folders: Sequence[bytes],
+        own: bytes = NEVER,
     ) -> Self:
         """The record of sorted names with their lines and marks; `folders` are those that were entered."""
         names, texts = list(lines), list(lines.values())
         cuts = [0, *(bisect_left(names, name + b"/") for name in folders), len(names)]
         cut = [b"".join(texts[start:end]) for start, end in pairwise(cuts)]
-        return cls(path, names, b"".join(marks), folders, cut)
+        return cls(path, names, b"".join(marks), folders, cut, own)
 
     def packed(self) -> bytes:
         """As bytes."""
@@ -109,14 +113,16 @@ class Record:
         cuts = array("I", map(len, self.texts)).tobytes()
         parts = (self.path, names, self.marks, folders, cuts)
         lengths = [len(part) for part in parts]
-        head = _HEAD.pack(_HEAD.size + sum(lengths) + len(text), *lengths, lines_digest(text))
+        size = _HEAD.size + sum(lengths) + len(text)
+        head = _HEAD.pack(size, *lengths, lines_digest(text), self.own)
         return b"".join((head, *parts, text))
 
     @classmethod
     def unpacked(cls, data: bytes) -> Self:
         """The record that `packed` made bytes of."""
         position, parts = _HEAD.size, []
-        for length in _HEAD.unpack_from(data)[1:6]:
+        *lengths, _, own = _HEAD.unpack_from(data)
+        for length in lengths[1:]:
             parts.append(data[position : position + length])
             position += length
         path, names, marks, folders, cuts = parts
@@ -124,7 +130,7 @@ class Record:
         for length in array("I", cuts):
             texts.append(data[position : position + length])
             position += length
-        return cls(path, _split(names), marks, _split(folders), texts)
+        return cls(path, _split(names), marks, _split(folders), texts, own)
 
     @staticmethod
     def is_of(packed: bytes, path: bytes, names: Collection[bytes], marks: Sequence[bytes]) -> bool:
@@ -140,16 +146,28 @@ class Record:
         return packed[_HEAD.size : _HEAD.size + _HEAD.unpack_from(packed)[1]]
 
     @staticmethod
+    def own_of(packed: bytes) -> bytes:
+        """`own` of a packed record."""
+        return packed[_HEAD.size - _MARK.size : _HEAD.size]
+
+    @staticmethod
+    def names_of(packed: bytes) -> Sequence[bytes]:
+        """`names` of a packed record."""
+        _, path, length, *_ = _HEAD.unpack_from(packed)
+        start = _HEAD.size + path
+        return _split(packed[start : start + length])
+
+    @staticmethod
     def folders_of(packed: bytes) -> Sequence[bytes]:
         """`folders` of a packed record."""
-        _, *before, length, _, _ = _HEAD.unpack_from(packed)
+        _, *before, length, _, _, _ = _HEAD.unpack_from(packed)
         start = _HEAD.size + sum(before)
         return _split(packed[start : start + length])
 
     @staticmethod
     def outline(packed: bytes) -> tuple[bytes, int, Sequence[bytes], Sequence[bytes], bytes]:
         """Path, how many names, folders, texts and digest of a packed record; quicker than all of it."""
-        _, path, names, marks, folders, cuts, digest = _HEAD.unpack_from(packed)
+        _, path, names, marks, folders, cuts, digest, _ = _HEAD.unpack_from(packed)
         count, start = marks // _MARK.size, _HEAD.size + path
         name = packed[_HEAD.size : start]
         start += names + marks

@@ -9,12 +9,24 @@ has what its source had, and its source's own.
 import re
 
 from etsclone.model.brd import CloneIdentity, Filesystem
+from etsclone.model.disk import Disk
 
 ORIGINS = "/var/lib/etsclone/cloned-from"
 
 _LINE = re.compile(rb"([A-Za-z0-9_+.-]{1,32}) ([0-9A-Za-z-]{4,40})")
 _MOST = 256
 """A header of an overlay has room for these, and more; the latest count."""
+
+
+def clone_identity(disk: Disk) -> CloneIdentity:
+    """What all clones of this disk have in common."""
+    contents = [part.content for part in disk.partitions] or [disk.content]
+    return CloneIdentity(
+        table_uuid=disk.table.uuid if disk.table else "",
+        filesystems=tuple(
+            Filesystem(content.type, content.uuid) for content in contents if content.uuid
+        ),
+    )
 
 
 def parse_origins(text: bytes) -> tuple[Filesystem, ...]:

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from etsclone.disk import mounts as mounts_module
 from etsclone.disk.mounts import parse_mountinfo
 from etsclone.disk.probe import parse_table
 from etsclone.errors import FormatError
@@ -96,6 +97,11 @@ def test_mountinfo() -> None:
     assert mounts[0].device == os.makedev(8, 2)
     assert (mounts[2].type, mounts[2].source) == ("vfat", "/dev/sdb1")
     assert mounts[4].source == "server:/ex\tport"
+
+
+def test_only_some_filesystems_date_their_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts_module, "mounts_of_system", lambda: parse_mountinfo(MOUNTINFO))
+    assert mounts_module.dated_filesystems() == {os.makedev(8, 2), os.makedev(8, 18)}
 
 
 def test_it_takes_mount_and_filesystem_to_be_writable() -> None:

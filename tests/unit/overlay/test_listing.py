@@ -41,9 +41,10 @@ def put(path: Path, content: str = "x") -> Path:
 
 @dataclass
 class Memory:
-    """What a state folder would keep from listing to listing."""
+    """What a state folder would keep from listing to listing; `dated` as in `Aids`."""
 
     path: Path
+    dated: frozenset[int] = frozenset()
 
     @contextmanager
     def aids(self, workers: int) -> Iterator[Aids]:
@@ -51,7 +52,7 @@ class Memory:
             spools = [files.enter_context(tempfile.TemporaryFile()) for _ in range(workers)]
             old = files.enter_context(self.path.open("rb")) if self.path.exists() else None
             new = self.path.with_suffix(".new")
-            yield Aids(spools, old, files.enter_context(new.open("wb")))
+            yield Aids(spools, old, files.enter_context(new.open("wb")), dated=self.dated)
         new.replace(self.path)
 
 

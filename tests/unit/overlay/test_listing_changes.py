@@ -241,9 +241,7 @@ def test_deep_folders_are_not_opened_from_the_top_each_time(
     subprocess.run(["rm", "-rf", root / "d"], check=True)
 
 
-def test_a_path_that_no_line_has_room_for_is_told_and_left_out(
-    tmp_path: Path, memory: Memory
-) -> None:
+def test_a_path_that_no_line_has_room_for_is_told_and_left_out(tmp_path: Path) -> None:
     """Four bytes for each that is no text: what anybody may have made must not keep a system from being captured."""
     root, wide = tmp_path / "root", b"\xff" * 255
     first = LONG * 4
@@ -266,6 +264,7 @@ def test_a_path_that_no_line_has_room_for_is_told_and_left_out(
     os.mkdir(wide, dir_fd=here)
     os.mkdir(wide + b"/beneath", dir_fd=here)
     os.close(here)
+    memory = Memory(tmp_path / "memory", frozenset({tmp_path.stat().st_dev}))
     for _ in range(2):
         text, told = listed(root, memory=memory)
         assert list(readable(text)) == list(readable(fits))[:-1]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from etsclone.disk.roots import has_marks
+from etsclone.disk.marks import has_marks
 
 
 def test_a_root_holds_its_marks_itself(tmp_path: Path) -> None:
