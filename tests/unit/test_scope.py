@@ -1,8 +1,10 @@
 """Scope patterns against a slow matcher that works component by component."""
 
+import os
 import re
 
 import pytest
+from documents import FORMAT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,6 +106,27 @@ def test_patterns_that_people_write(pattern: str, inside: str, outside: str) -> 
     scope = Scope((pattern,))
     assert inside.encode() in scope
     assert outside.encode() not in scope
+
+
+PATTERNS = FORMAT.read_text().split("\n### Patterns\n")[1].split("\n## ")[0]
+ROWS = re.findall(r"^\| `(/[^`]*)` \| ([^|]*)\| ([^|]*)\|$", PATTERNS, re.MULTILINE)
+
+
+def test_the_document_has_examples() -> None:
+    assert len(ROWS) == len(re.findall(r"^\| `/", PATTERNS, re.MULTILINE)) >= 37
+
+
+@pytest.mark.parametrize(("pattern", "inside", "outside"), ROWS)
+def test_the_examples_of_the_document(pattern: str, inside: str, outside: str) -> None:
+    for wanted, told in ((True, inside), (False, outside)):
+        paths = [path.encode() for path in re.findall(r"`([^`]+)`", told)]
+        assert {path: path in Scope((pattern,)) for path in paths} == dict.fromkeys(paths, wanted)
+        volatile = Scope((), volatile=(pattern,))
+        for path in paths:
+            assert (volatile.claim(path) is Claim.VOLATILE) == wanted
+            folder, name = os.path.split(path)
+            if name and volatile.claim(folder) is Claim.NOBODY:
+                assert volatile.hidden_in(folder).leave([name]) == ([] if wanted else [name])
 
 
 def test_names_that_are_no_text_match_wildcards() -> None:
