@@ -25,7 +25,7 @@ from etsclone.commands.trust import load_trust
 from etsclone.commands.unchanged import keep_check, remember_generation, still_true
 from etsclone.commands.unlock import given_keys
 from etsclone.errors import SourceChanged
-from etsclone.model.brd import NAMESPACE, Header, Signer
+from etsclone.model.brd import Header
 from etsclone.model.profile import Profile
 from etsclone.model.scope import Scope
 from etsclone.model.tree import Tree
@@ -35,12 +35,11 @@ from etsclone.overlay.checked import Check
 from etsclone.overlay.container import measure, read_envelope, write_overlay
 from etsclone.overlay.content import content_digest, noted
 from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS, digest
-from etsclone.overlay.heldkey import HeldKey, load_key
+from etsclone.overlay.heldkey import load_key
 from etsclone.overlay.listing import NO_AIDS, Aids, tree_listing
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
 from etsclone.overlay.sealing import sealing
-from etsclone.overlay.signing import SigningKey
 from etsclone.overlay.status import ATTEMPTS
 from etsclone.overlay.temporary import room_needed
 from etsclone.profiles import load_profile
@@ -126,7 +125,9 @@ def run(arguments: Namespace) -> None:
     recipients = site_checked(store)
     profile = load_profile(store.profile)
     key = load_key(arguments.key, lambda: ask_passphrase(arguments.key))
-    signer = _check_signer(store, key, arguments.role)
+    trust = load_trust(store.signers_path)  # with what this system has revoked
+    # An overlay that nobody will accept is worse than none: it looks like a backup.
+    signer = trust.signer_now(key.public_key, arguments.role, datetime.now(UTC))
     source = (
         system_on_disk(arguments.disk, writable=False, keys=given_keys(arguments))
         if arguments.disk
@@ -162,12 +163,6 @@ def run(arguments: Namespace) -> None:
         _report_unchanged(store, check, captured, as_json=arguments.json)
     else:
         _report(new, header, captured, as_json=arguments.json)
-
-
-def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
-    # An overlay that nobody will accept is worse than none: it looks like a backup.
-    trust = load_trust(store.signers_path)
-    return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 
 def capture_system(
