@@ -10,7 +10,7 @@ import base64
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from etsclone.errors import FormatError, KeyUntrusted, TrustRefused
@@ -90,6 +90,13 @@ class Trust:
         """
         listings = tuple(_parse_line(number, line) for number, line in _lines(text))
         return cls(listings, frozenset(_parse_revoked(*line) for line in _lines(revoked)))
+
+    @property
+    def of_all_times(self) -> "Trust":
+        """The same, with all who were ever trusted: also keys whose time is over, and those that were revoked."""
+        mine = (replace(item, valid_after=None, valid_before=None) for item in self.listings)
+        revoked = (Listing(0, "*", key) for key in sorted(self.revoked))
+        return Trust((*mine, *revoked))
 
     def signer_for(
         self, key: bytes, role: str | None, namespace: str, at: datetime | None

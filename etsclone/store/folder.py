@@ -15,7 +15,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -189,8 +189,14 @@ class Store:
         return found[number]
 
     @contextlib.contextmanager
-    def new_overlay(self, role: str) -> Iterator[NewOverlay]:
+    def new_overlay(
+        self, role: str, check: Callable[[Generation], object] | None = None
+    ) -> Iterator[NewOverlay]:
         """The next generation of a role, to be written and committed; the store is locked meanwhile.
+
+        Args:
+            role: the role.
+            check: raises when nothing may follow the newest file of the role; called before anything is written.
 
         Raises:
             StoreRefused: when there is no such role, another process writes, or the store is read-only.
@@ -200,6 +206,8 @@ class Store:
         with self.lock():
             existing = self.history(role)
             previous = existing[-1] if existing else None
+            if check and previous:
+                check(previous)  # until then its number is only a name
             number = previous.number + 1 if previous else 1
             if number > _MAX_GENERATION:
                 raise StoreRefused(
