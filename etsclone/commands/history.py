@@ -10,6 +10,7 @@ from pathlib import Path
 
 from etsclone.commands.trust import SITE_SIGNERS, add_revoked, load_trust
 from etsclone.errors import (
+    ChainBroken,
     DeviceError,
     EtscloneError,
     HostilePayload,
@@ -41,6 +42,15 @@ from etsclone.plan.history import not_newest, settled
 from etsclone.store.files import typed_errors
 from etsclone.store.folder import Generation, Store
 from etsclone.store.memory import recall
+
+_UNFOLLOWED = {
+    Flaw.DAMAGED: "bring it back: remove it, then `etsclone brd copy` from another copy of the store; if there is none:"
+    " remove it, capture again, then `etsclone brd verify --accept`",
+    Flaw.FOREIGN: "it was put there by mistake or malice: remove it, and capture again",
+    Flaw.UNTRUSTED: "if you know its key: list it with `etsclone brd trust`, or, if it may sign no more, among this"
+    " system's revoked keys; else remove the file, and capture again",
+}
+"""What to do with a newest file that no new generation may follow."""
 
 _FLAWS: tuple[tuple[type[EtscloneError], Flaw], ...] = (
     (OverlayMismatch, Flaw.FOREIGN),
@@ -114,6 +124,33 @@ def read_newest(store: Store, role: str, trust: Trust) -> Link | None:
     """
     found = store.generations(role)
     return _link(store, found[-1], trust) if found else None
+
+
+def followed(store: Store, newest: Generation, trust: Trust) -> str:
+    """The digest of the header that a new generation follows, once it is known to be the newest one of the role.
+
+    Its content is of no interest to the chain, nor is whether its key may still sign: keys are changed and revoked. A
+    key that was taken off the list is nobody's; then it counts that this machine has seen exactly this generation.
+
+    Raises:
+        ChainBroken: when the file is damaged, or of another role, pair or generation, or an unknown key signed it.
+        TrustRefused: when nobody is trusted at all.
+        DeviceError: when the medium fails.
+    """
+    link = _link(store, replace(newest, pruned=True), trust.of_all_times)
+    if link.digest:
+        return link.digest
+    flaw = link.problem.flaw if link.problem else Flaw.DAMAGED
+    message = link.problem.line if link.problem else link.path
+    if flaw is Flaw.UNREADABLE:
+        raise DeviceError(message, hint="check that the medium is still plugged in")
+    if flaw is Flaw.UNTRUSTED and link.claimed:
+        seen_here = recall(store.pair, newest.role).newest
+        if seen_here == Known(newest.number, link.claimed[0]):
+            return link.claimed[0]
+    raise ChainBroken(
+        f"no generation can follow the newest file: {message}", hint=_UNFOLLOWED[flaw]
+    )
 
 
 def last_check(store: Store, newest: Link, trust: Trust) -> datetime | None:

@@ -75,11 +75,11 @@ def naming(where: object) -> Iterator[None]:
     """Have what is wrong with a list say where that is.
 
     Raises:
-        TrustRefused: in place of FormatError.
+        TrustRefused: also in place of FormatError.
     """
     try:
         yield
-    except FormatError as error:
+    except (FormatError, TrustRefused) as error:
         raise TrustRefused(f"{where}: {error.message}", hint=error.hint) from error
 
 

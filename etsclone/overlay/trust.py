@@ -10,7 +10,7 @@ import base64
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from etsclone.errors import FormatError, KeyUntrusted, TrustRefused
@@ -91,6 +91,13 @@ class Trust:
         listings = tuple(_parse_line(number, line) for number, line in _lines(text))
         return cls(listings, frozenset(_parse_revoked(*line) for line in _lines(revoked)))
 
+    @property
+    def of_all_times(self) -> "Trust":
+        """The same, with all who were ever trusted: also keys whose time is over, and those that were revoked."""
+        mine = (replace(item, valid_after=None, valid_before=None) for item in self.listings)
+        revoked = (Listing(0, "*", key) for key in sorted(self.revoked))
+        return Trust((*mine, *revoked))
+
     def signer_for(
         self, key: bytes, role: str | None, namespace: str, at: datetime | None
     ) -> Signer:
@@ -106,36 +113,72 @@ class Trust:
             TrustRefused: when the file lists nobody.
             KeyUntrusted: when the key is revoked, unknown, or listed for other roles, namespaces or times.
         """
+        self._check_any()
+        if key in self.revoked:
+            raise KeyUntrusted(
+                f"signed by a revoked key: {fingerprint(key)}",
+                hint="whoever has that key could have made this: take a generation that another key signed, or"
+                " capture anew; then `etsclone brd prune --drop-unverified` lets it go",
+            )
+        try:
+            listing = self._listing(key, role, namespace, at)
+        except LookupError as error:
+            raise KeyUntrusted(
+                f"not signed by a trusted key: {error.args[0]}",
+                hint="if you know this key, list it for the role with `etsclone brd trust`; else do not use this"
+                " overlay: capture anew, then `etsclone brd prune --drop-unverified` lets it go",
+            ) from error
+        return Signer(role or listing.principals, fingerprint(key))
+
+    def signer_now(self, key: bytes, role: str, now: datetime) -> Signer:
+        """Who stands behind `key` (wire form), if what is signed with it now for `role` will be believed.
+
+        Raises:
+            TrustRefused: when the key is revoked, unknown, or listed for other roles, namespaces or times.
+        """
+        self._check_any()
+        if key in self.revoked:
+            raise TrustRefused(
+                f"the key {fingerprint(key)} is revoked",
+                hint="sign with another key: `etsclone brd keygen` makes one, `etsclone brd trust` lists it",
+            )
+        try:
+            self._listing(key, role, NAMESPACE, now)
+        except LookupError as error:
+            raise TrustRefused(
+                f"nothing that is signed with this key would be believed: {error.args[0]}",
+                hint=f"sign with the key of {role}; or let this one sign for it: `etsclone brd trust`",
+            ) from error
+        return Signer(role, fingerprint(key))
+
+    def _check_any(self) -> None:
         if not self.listings:
             raise TrustRefused(
                 "no key is trusted: the list of allowed signers is empty",
                 hint="name a list with --trust, or list a key with `etsclone brd trust`",
             )
+
+    def _listing(
+        self, key: bytes, role: str | None, namespace: str, at: datetime | None
+    ) -> Listing:
+        """The line by which the key may sign for all that is asked; LookupError says why there is none."""
         name = fingerprint(key)
-        if key in self.revoked:
-            raise KeyUntrusted(
-                f"signed by a revoked key: {name}",
-                hint="whoever has that key could have made this: take a generation that another key signed, or"
-                " capture anew; then `etsclone brd prune --drop-unverified` lets it go",
-            )
-        mine = [
-            listing for listing in self.listings if listing.key == key and not listing.authority
-        ]
+        mine = [item for item in self.listings if item.key == key and not item.authority]
         if not mine:
-            raise _untrusted(f"the key {name} is not known")
-        mine = [listing for listing in mine if listing.for_namespace(namespace)]
+            raise LookupError(f"the key {name} is not known")
+        mine = [item for item in mine if item.for_namespace(namespace)]
         if not mine:
-            raise _untrusted(f"the key {name} is listed for other purposes than {namespace}")
-        for_role = [listing for listing in mine if listing.for_role(role)]
+            raise LookupError(f"the key {name} is listed for other purposes than {namespace}")
+        for_role = [item for item in mine if item.for_role(role)]
         if not for_role:
-            roles = " and ".join(sorted({listing.principals for listing in mine}))
-            raise _untrusted(f"the key {name} may sign for {roles}, not for {role}")
-        valid = [listing for listing in for_role if listing.valid_at(at)]
+            roles = " and ".join(sorted({item.principals for item in mine}))
+            raise LookupError(f"the key {name} may sign for {roles}, not for {role}")
+        valid = [item for item in for_role if item.valid_at(at)]
         if not valid:
-            raise _untrusted(
+            raise LookupError(
                 f"the key {name} is not trusted for signatures of {at:%Y-%m-%d %H:%M:%S} UTC"
             )
-        return Signer(role or valid[0].principals, name)
+        return valid[0]
 
 
 def matches(value: str, patterns: str) -> bool:
@@ -174,7 +217,7 @@ def parse_public_key(text: str) -> tuple[bytes, str]:
         raise FormatError(f"not a public key: {error}", hint="copy the .pub file again") from error
 
 
-def add_signer(text: str, role: str, public_key_text: str) -> str:
+def add_signer(text: str, role: str, public_key_text: str, at: datetime | None = None) -> str:
     """The text of an allowed_signers file in which the key may also sign for `role`. Pure; other lines stay as is.
 
     A key that is listed already gets the role on its own line, with that line's validity; a new one gets a new line.
@@ -183,22 +226,36 @@ def add_signer(text: str, role: str, public_key_text: str) -> str:
         text: the file as it is; may be empty.
         role: the role to trust the key for.
         public_key_text: the line of a `.pub` file.
+        at: when the key is to sign; None: whenever.
 
     Raises:
         FormatError: when the file or the key does not have its format.
-        TrustRefused: when a line of the file denies this role to the key.
+        TrustRefused: when a line of the file denies this role to the key, or all of its lines are of other times.
         ValueError: when `role` is no name.
     """
     check_name(role)
     key, comment = parse_public_key(public_key_text)
     mine = [item for item in Trust.parse(text).listings if item.key == key and not item.authority]
     mine = [item for item in mine if item.for_namespace(NAMESPACE)]
-    if any(item.for_role(role) for item in mine):
+    valid = [item for item in mine if item.valid_at(at)]
+    if any(item.for_role(role) for item in valid):
         return text
+    if mine and not valid:
+        raise _not_now(mine[-1])
     if not mine:
         start = text if not text or text.endswith("\n") else f"{text}\n"
         return f'{start}{role} namespaces="{NAMESPACE}" {public_key_line(key, comment)}'
-    return _with_role(text, mine[0], role)
+    return _with_role(text, valid[0], role)
+
+
+def _not_now(listing: Listing) -> TrustRefused:
+    times = (("from", listing.valid_after), ("until", listing.valid_before))
+    limits = " ".join(f"{word} {time:%Y-%m-%d %H:%M:%S} UTC" for word, time in times if time)
+    return TrustRefused(
+        f"line {listing.line} of the allowed signers trusts this key only {limits}",
+        hint="to list it anew, change valid-after and valid-before in that line by hand; a key that another one took"
+        " the place of stays retired: list the new one",
+    )
 
 
 def _with_role(text: str, listing: Listing, role: str) -> str:
@@ -211,14 +268,6 @@ def _with_role(text: str, listing: Listing, role: str) -> str:
     lines = text.split("\n")
     lines[listing.line - 1] = lines[listing.line - 1].replace(listing.principals, principals, 1)
     return "\n".join(lines)
-
-
-def _untrusted(message: str) -> KeyUntrusted:
-    return KeyUntrusted(
-        f"not signed by a trusted key: {message}",
-        hint="if you know this key, list it for the role with `etsclone brd trust`; else do not use this"
-        " overlay: capture anew, then `etsclone brd prune --drop-unverified` lets it go",
-    )
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,7 @@ _MAX_CONFIG = 64 * 1024
 _MAX_GENERATION = 999_999
 _RESERVED = {CONFIG, SIGNERS, RECEIPTS, DRILLS}
 _RECEIPT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_GENERATION_NAME = re.compile(r"([a-z0-9][a-z0-9._-]{0,63})-([0-9]{6})\.(brd|header)")
 # Not ours, yet in the root of a fresh filesystem; and what a `create` leaves that was cut from power.
 _HARMLESS = {"lost+found", LOCK_NAME, aside_name(CONFIG)}
 
@@ -148,14 +149,9 @@ class Store:
             DeviceError: when the medium fails.
         """
         self.check_role(role)
-        pattern = re.compile(rf"{re.escape(role)}-([0-9]{{6}})\.(brd|header)")
         folder = self.path / role
-        found = (pattern.fullmatch(name) for name in _file_names(folder))
-        return tuple(
-            Generation(role, int(match[1]), folder / match[0], match[2] == "header")
-            for match in found
-            if match and int(match[1])
-        )
+        found = (generation_named(folder / name) for name in _file_names(folder))
+        return tuple(item for item in found if item and item.role == role)
 
     def checked_path(self, role: str) -> Path:
         """Where it is kept when a role's newest generation was last found to be still true."""
@@ -193,8 +189,14 @@ class Store:
         return found[number]
 
     @contextlib.contextmanager
-    def new_overlay(self, role: str) -> Iterator[NewOverlay]:
+    def new_overlay(
+        self, role: str, check: Callable[[Generation], object] | None = None
+    ) -> Iterator[NewOverlay]:
         """The next generation of a role, to be written and committed; the store is locked meanwhile.
+
+        Args:
+            role: the role.
+            check: raises when nothing may follow the newest file of the role; called before anything is written.
 
         Raises:
             StoreRefused: when there is no such role, another process writes, or the store is read-only.
@@ -204,6 +206,8 @@ class Store:
         with self.lock():
             existing = self.history(role)
             previous = existing[-1] if existing else None
+            if check and previous:
+                check(previous)  # until then its number is only a name
             number = previous.number + 1 if previous else 1
             if number > _MAX_GENERATION:
                 raise StoreRefused(
@@ -426,6 +430,14 @@ def _check_empty(path: Path) -> None:
         raise StoreRefused(
             f"{path} is not empty and no BRD store", hint="name an empty folder, or a new one"
         )
+
+
+def generation_named(path: Path) -> Generation | None:
+    """What a file in a store is by its name alone; None when it has no name of a generation."""
+    match = _GENERATION_NAME.fullmatch(path.name)
+    if match is None or not int(match[2]):
+        return None
+    return Generation(match[1], int(match[2]), path, match[3] == "header")
 
 
 def lies_in(path: Path, store: Path) -> bool:

@@ -9,6 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from etsclone.chroot import in_chroot, require_root
 from etsclone.commands.brd.inspect import header_facts
 from etsclone.commands.brd.recipients import site_checked
 from etsclone.commands.finished import check_finished
+from etsclone.commands.history import followed
 from etsclone.commands.keyfile import add_unlock
 from etsclone.commands.listings import listing_aids
 from etsclone.commands.output import add_json, ask_passphrase, print_json
@@ -25,22 +27,21 @@ from etsclone.commands.trust import load_trust
 from etsclone.commands.unchanged import keep_check, remember_generation, still_true
 from etsclone.commands.unlock import given_keys
 from etsclone.errors import SourceChanged
-from etsclone.model.brd import NAMESPACE, Header, Signer
+from etsclone.model.brd import Header
 from etsclone.model.profile import Profile
 from etsclone.model.scope import Scope
 from etsclone.model.tree import Tree
 from etsclone.overlay import inventory
 from etsclone.overlay.brought import Brought, brought_by_dpkg, keep_brought
 from etsclone.overlay.checked import Check
-from etsclone.overlay.container import measure, read_envelope, write_overlay
+from etsclone.overlay.container import measure, write_overlay
 from etsclone.overlay.content import content_digest, noted
-from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS, digest
-from etsclone.overlay.heldkey import HeldKey, load_key
+from etsclone.overlay.header import MEMBERS, SEALED_MEMBERS
+from etsclone.overlay.heldkey import load_key
 from etsclone.overlay.listing import NO_AIDS, Aids, tree_listing
 from etsclone.overlay.payload import write_payload
 from etsclone.overlay.scan import scan
 from etsclone.overlay.sealing import sealing
-from etsclone.overlay.signing import SigningKey
 from etsclone.overlay.status import ATTEMPTS
 from etsclone.overlay.temporary import room_needed
 from etsclone.profiles import load_profile
@@ -117,6 +118,7 @@ def run(arguments: Namespace) -> None:
     Raises:
         NotRoot, StoreRefused, TrustRefused, KeyRefused, UsageError, RootNotMounted, RebuildUnfinished: before anything
             was written.
+        ChainBroken: when the newest file of the role is none that a generation may follow; nothing was written.
         KeyRefused: also when an agent or a token does not sign in the end; nothing of it stays.
         StoreFull, DeviceError: when the store or $TMPDIR cannot take it; nothing of it stays.
     """
@@ -126,7 +128,9 @@ def run(arguments: Namespace) -> None:
     recipients = site_checked(store)
     profile = load_profile(store.profile)
     key = load_key(arguments.key, lambda: ask_passphrase(arguments.key))
-    signer = _check_signer(store, key, arguments.role)
+    trust = load_trust(store.signers_path)  # with what this system has revoked
+    # An overlay that nobody will accept is worse than none: it looks like a backup.
+    signer = trust.signer_now(key.public_key, arguments.role, datetime.now(UTC))
     source = (
         system_on_disk(arguments.disk, writable=False, keys=given_keys(arguments))
         if arguments.disk
@@ -137,14 +141,15 @@ def run(arguments: Namespace) -> None:
         room_needed(),
         tempfile.TemporaryFile() as payload,
         tempfile.TemporaryFile() as listing,
-        store.new_overlay(arguments.role) as new,
+        store.new_overlay(arguments.role, partial(followed, store, trust=trust)) as new,
     ):
         check_finished(system.folder, system.name)
         with listing_aids(store.pair, arguments.role, full=arguments.full) as aids:
             captured = capture_system(
                 system, profile.scope, payload, listing, recipients=recipients, aids=aids
             )
-        header = _header(store, profile, new, system, captured, (payload, listing))
+        previous = followed(store, new.previous, trust) if new.previous else None
+        header = _header(store, profile, new, previous, system, captured, (payload, listing))
         content = content_digest(header, captured.contents, recipients, signer.fingerprint)
         check = still_true(store, new, content, header.created)
         if check:
@@ -162,12 +167,6 @@ def run(arguments: Namespace) -> None:
         _report_unchanged(store, check, captured, as_json=arguments.json)
     else:
         _report(new, header, captured, as_json=arguments.json)
-
-
-def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
-    # An overlay that nobody will accept is worse than none: it looks like a backup.
-    trust = load_trust(store.signers_path)
-    return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 
 def capture_system(
@@ -262,11 +261,11 @@ def _header(
     store: Store,
     profile: Profile,
     new: NewOverlay,
+    previous: str | None,
     system: System,
     captured: Captured,
     contents: tuple[BinaryIO, BinaryIO],
 ) -> Header:
-    previous = digest(read_envelope(new.previous.path).header) if new.previous else None
     names = SEALED_MEMBERS if store.recipients else MEMBERS
     members = tuple(measure(*each) for each in zip(names, contents, strict=True))
     for stream in contents:

@@ -1,6 +1,7 @@
 """`etsclone brd trust`: list a public key for a role in the store's allowed_signers."""
 
 from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from etsclone.commands.textfile import read_named
@@ -28,7 +29,7 @@ def run(arguments: Namespace) -> None:
         StoreRefused: when there is no such store or role.
         UsageError: when the public key cannot be read.
         KeyRefused: when it is none, or one that cannot sign.
-        TrustRefused: when the store's list cannot be used, or denies the role to the key.
+        TrustRefused: when the store's list cannot be used, or denies the role to the key, or its time for it is over.
     """
     store = open_store(arguments.store)
     store.check_role(arguments.role)
@@ -36,7 +37,7 @@ def run(arguments: Namespace) -> None:
     with store.lock():
         listed = read_named(store.signers_path, "the list of allowed signers")
         with naming(store.signers_path):
-            changed = add_signer(listed, arguments.role, public_key)
+            changed = add_signer(listed, arguments.role, public_key, datetime.now(UTC))
         replace_text(store.signers_path, changed)
     print(f"{arguments.pubkey} may sign for {arguments.role}: listed in {store.signers_path}")
     print(

@@ -14,12 +14,13 @@ from etsclone.commands.history import (
 from etsclone.commands.identity import add_identity, given_identities
 from etsclone.commands.output import add_json, print_json
 from etsclone.commands.trust import add_revoked, load_trust
-from etsclone.errors import ChainBroken, DeviceError, StoreRefused
+from etsclone.errors import ChainBroken, DeviceError, OverlayMismatch, StoreRefused
+from etsclone.model.brd import Header, Signer
 from etsclone.model.history import Flaw, Link, Problem
-from etsclone.overlay.container import Opener, open_verified
+from etsclone.overlay.container import Opener, open_verified, read_envelope, verify_envelope
 from etsclone.overlay.trust import Trust
 from etsclone.plan.history import problems
-from etsclone.store.folder import Store, open_store
+from etsclone.store.folder import Store, generation_named, open_store
 from etsclone.store.memory import recall, remember_newest
 from etsclone.units import counted
 
@@ -72,9 +73,13 @@ def run(arguments: Namespace) -> None:
 
 
 def _verify_one(path: Path, trust: Trust, identities: Opener | None, *, as_json: bool) -> None:
-    with open_verified(path, trust, identities=identities) as overlay:
-        header, signer = overlay.header, overlay.signer
-        contents = read_contents(overlay, identities)
+    try:
+        header, signer, contents = _verified(path, trust, identities)
+    except OverlayMismatch as error:
+        raise OverlayMismatch(
+            f"{path}: {error.message}",
+            hint="its name says what it is not: it was moved or renamed, by mistake or malice",
+        ) from error
     if as_json:
         print_json(
             {
@@ -90,6 +95,17 @@ def _verify_one(path: Path, trust: Trust, identities: Opener | None, *, as_json:
             f"{path}: generation {header.generation} of {header.role} of pair {header.pair},"
             f" signed by {signer.fingerprint}, contents {contents}"
         )
+
+
+def _verified(path: Path, trust: Trust, identities: Opener | None) -> tuple[Header, Signer, str]:
+    """What a file is, who signed it, and how far its contents were looked at. A name as in a store must tell it too."""
+    named = generation_named(path)
+    role, number = (named.role, named.number) if named else (None, None)
+    if named and named.pruned:
+        header, signer = verify_envelope(read_envelope(path), trust, role=role, generation=number)
+        return header, signer, "pruned"
+    with open_verified(path, trust, role=role, generation=number, identities=identities) as overlay:
+        return overlay.header, overlay.signer, read_contents(overlay, identities)
 
 
 @dataclass(frozen=True, slots=True)

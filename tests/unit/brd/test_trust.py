@@ -7,6 +7,7 @@ import pytest
 from stores import Made, etsclone, refuses, verify
 
 from etsclone.overlay.signing import generate_key
+from etsclone.overlay.trust import public_key_line
 
 
 def trust(made: Made, key: Path) -> tuple[int, str]:
@@ -49,3 +50,22 @@ def test_a_list_of_the_store_that_is_damaged_is_named(made: Made, tmp_path: Path
     assert code == 3
     assert f"{made.trust}: line 1 of the allowed signers cannot be used" in said
     refuses(verify(made), 3, f"{made.trust}: line 1 of the allowed signers cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ('valid-before="20260101Z"', "only until 2026-01-01 00:00:00 UTC"),
+        ('valid-after="29990101Z"', "only from 2999-01-01 00:00:00 UTC"),
+    ],
+)
+def test_a_key_whose_line_is_of_another_time_is_not_called_listed(
+    made: Made, tmp_path: Path, times: str, told: str
+) -> None:
+    key = tmp_path / "key.pub"
+    key.write_text(public_key_line(made.keys["primary"].public_key))
+    made.trust.write_text(f"primary {times} {key.read_text()}")
+    code, said = trust(made, key)
+    assert code == 3
+    assert f"{made.trust}: line 1 of the allowed signers trusts this key {told}" in said
+    assert "hint: to list it anew, change valid-after and valid-before in that line" in said

@@ -363,6 +363,33 @@ def test_a_key_for_other_purposes_gets_a_line_of_its_own(line: str) -> None:
         )
 
 
+def test_a_role_goes_onto_a_line_that_holds_at_the_time(line: str) -> None:
+    ended = f'primary valid-before="20260101Z" {line}\n'
+    text = f"{ended}spare {line}\n"
+    assert add_signer(text, "primary", line, MAY) == f"{ended}spare,primary {line}\n"
+    assert add_signer(f"{ended}* {line}\n", "primary", line, MAY) == f"{ended}* {line}\n"
+    for role in ("primary", "secondary"):
+        with pytest.raises(TrustRefused, match=r"line 1 .* only until 2026-01-01 00:00:00 UTC"):
+            add_signer(ended, role, line, MAY)
+
+
+def test_why_a_key_may_not_sign_now(key: SigningKey, line: str) -> None:
+    ask = ("primary", MAY)
+    assert Trust.parse(f"primary {line}").signer_now(key.public_key, *ask).principal == "primary"
+    for text, why in {
+        f'primary valid-before="20260101Z" {line}': "not trusted for signatures of 2026-05",
+        f"secondary {line}": "may sign for secondary, not for primary",
+        f"primary {ECDSA}": "is not known",
+    }.items():
+        with pytest.raises(TrustRefused, match=f"nothing that is signed with .*{why}") as caught:
+            Trust.parse(text).signer_now(key.public_key, *ask)
+        assert "capture" not in caught.value.hint
+    with pytest.raises(TrustRefused, match="is revoked"):
+        Trust.parse(f"primary {line}", line).signer_now(key.public_key, *ask)
+    with pytest.raises(TrustRefused, match="list of allowed signers is empty"):
+        Trust.parse("").signer_now(key.public_key, *ask)
+
+
 def test_a_denial_is_never_overruled(line: str) -> None:
     with pytest.raises(TrustRefused, match="line 1 of the allowed signers denies primary"):
         add_signer(f"secondary,!primary {line}\n", "primary", line)
