@@ -93,8 +93,8 @@ def forked(work: Callable[[], Result], name: str) -> Iterator[Child[Result]]:
     It is no place for threads, and for no work that the parent holds locks for.
     """
     reader, writer = os.pipe()
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: one that was closed
-        stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     # Between the fork and the handlers below, ^C would let the child run on in the parent's code.
     signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
     parent = os.getpid()

@@ -21,7 +21,7 @@ from etsclone.errors import (
 )
 from etsclone.model.tree import printable
 from etsclone.progress import print_event, tell_state
-from etsclone.streams import flush_output, lasting, lost_output
+from etsclone.streams import hold_closed, lasting, lost_output
 
 COMMANDS = {
     "disks": "list the disks, what they hold, and which may be written to",
@@ -40,6 +40,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run etsclone with `argv` (default: the process's own words) and exit."""
+    hold_closed()
     # A closed session or a shutdown must undo mounts and loop devices just as ^C does.
     for number in INTERRUPTIONS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) has SIGHUP ignored
@@ -90,7 +91,7 @@ def _log_to_stderr(verbosity: int) -> None:
 def _run(words: Sequence[str]) -> ExitCode:
     arguments = argparse.Namespace()
     code = _work(words, arguments)
-    flush_output()
+    sys.stdout.flush()
     lost = lost_output()
     # A reader that has seen enough is no failure, nor does it make one unseen: the code is that of the work.
     if lost is None or lost.errno == errno.EPIPE:
@@ -105,7 +106,7 @@ def _work(words: Sequence[str], arguments: argparse.Namespace) -> ExitCode:
         build_parser().parse_args(words, arguments)
         _log_to_stderr(arguments.verbose)
         arguments.run(arguments)
-        flush_output()  # here, since whoever reads may keep it waiting until ^C
+        sys.stdout.flush()  # here, since whoever reads may keep it waiting until ^C
     except EtscloneError as error:
         return _fail(error, arguments)
     except OSError as error:

@@ -40,23 +40,26 @@ class Lasting:
             os.dup2(nothing.fileno(), self._stream.fileno())
 
 
+def hold_closed() -> None:
+    """Have /dev/null stand for stdin, stdout and stderr where they were closed.
+
+    Else the next file that is opened, such as a disk to write to, would get the number that words are written to.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It takes the lowest number that is free: the one that is missing.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
+
+
 @contextmanager
 def lasting() -> Iterator[None]:
-    """Let `sys.stdout` and `sys.stderr` be `Lasting` while the context lasts; one that was closed stays None."""
-    out, err = (
-        cast("TextIO", Lasting(each) if each else each) for each in (sys.stdout, sys.stderr)
-    )
+    """Let `sys.stdout` and `sys.stderr` be `Lasting` while the context lasts."""
+    out, err = (cast("TextIO", Lasting(each)) for each in (sys.stdout, sys.stderr))
     with redirect_stdout(out), redirect_stderr(err):
         try:
             yield
         finally:
-            flush_output()
-
-
-def flush_output() -> None:
-    """Hand on what was printed to stdout, if there is one."""
-    if sys.stdout:
-        sys.stdout.flush()
+            sys.stdout.flush()
 
 
 def lost_output() -> OSError | None:

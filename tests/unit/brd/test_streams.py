@@ -132,9 +132,25 @@ def test_nobody_confirms_what_could_not_be_read(tmp_path: Path) -> None:
     assert not proof.exists()
 
 
-def test_a_stdout_that_was_closed_is_none(tmp_path: Path) -> None:
-    shell = f"exec {sys.executable} {' '.join(KEYGEN)} {tmp_path}/key >&-"
-    done = subprocess.run(
-        ["sh", "-c", shell], env=ENVIRONMENT, check=False, stderr=subprocess.PIPE, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_no_file_gets_the_number_of_a_stream_that_was_closed(closed: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    code = f"""
+import os, signal
+from etsclone import cli
+from etsclone.commands import clone
+
+def run(arguments):
+    with open({str(target)!r}, "wb") as target:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.write(1, b"words")
+        target.write(b"%d" % (target.fileno() > 2))
+
+clone.run = run
+cli.main(["clone", "a", "b"])
+"""
+    script = tmp_path / "script"
+    script.write_text(code)
+    shell = f"exec {sys.executable} {script} {closed}"
+    assert subprocess.run(["sh", "-c", shell], env=ENVIRONMENT, check=False).returncode == 0
+    assert target.read_bytes() == b"1"
