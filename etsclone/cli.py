@@ -1,6 +1,7 @@
 """The command line: parser, logging, and the one place where an exception becomes an exit code."""
 
 import argparse
+import errno
 import logging
 import signal
 import sys
@@ -10,9 +11,17 @@ from typing import NoReturn
 
 from etsclone import __version__
 from etsclone.commands.late import Help, add_commands
-from etsclone.errors import INTERRUPTIONS, EtscloneError, ExitCode, Interrupted, medium_error
+from etsclone.errors import (
+    INTERRUPTIONS,
+    EtscloneError,
+    ExitCode,
+    Interrupted,
+    OutputLost,
+    medium_error,
+)
 from etsclone.model.tree import printable
 from etsclone.progress import print_event, tell_state
+from etsclone.streams import hold_closed, lasting, lost_output
 
 COMMANDS = {
     "disks": "list the disks, what they hold, and which may be written to",
@@ -31,12 +40,15 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run etsclone with `argv` (default: the process's own words) and exit."""
+    hold_closed()
     # A closed session or a shutdown must undo mounts and loop devices just as ^C does.
     for number in INTERRUPTIONS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) has SIGHUP ignored
             signal.signal(number, _interrupt)
     signal.signal(signal.SIGUSR1, tell_state)  # for all commands: by default it would end them
-    sys.exit(_run(sys.argv[1:] if argv is None else argv))
+    with lasting():
+        code = _run(sys.argv[1:] if argv is None else argv)
+    sys.exit(code)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -78,10 +90,23 @@ def _log_to_stderr(verbosity: int) -> None:
 
 def _run(words: Sequence[str]) -> ExitCode:
     arguments = argparse.Namespace()
+    code = _work(words, arguments)
+    sys.stdout.flush()
+    lost = lost_output()
+    # A reader that has seen enough is no failure, nor does it make one unseen: the code is that of the work.
+    if lost is None or lost.errno == errno.EPIPE:
+        return code
+    failed = _fail(_output_lost(lost, arguments), arguments)
+    done = code is ExitCode.DONE and not _changes(arguments)
+    return failed if done else code
+
+
+def _work(words: Sequence[str], arguments: argparse.Namespace) -> ExitCode:
     try:
         build_parser().parse_args(words, arguments)
         _log_to_stderr(arguments.verbose)
         arguments.run(arguments)
+        sys.stdout.flush()  # here, since whoever reads may keep it waiting until ^C
     except EtscloneError as error:
         return _fail(error, arguments)
     except OSError as error:
@@ -92,7 +117,21 @@ def _run(words: Sequence[str]) -> ExitCode:
         return _fail(failed, arguments)
     except KeyboardInterrupt:
         return _fail(Interrupted("interrupted"), arguments)
+    except SystemExit as asked:  # argparse: --help, --version, or what makes no sense
+        return ExitCode(int(asked.code or 0))
     return ExitCode.DONE
+
+
+def _changes(arguments: argparse.Namespace) -> bool:
+    """Whether the command is for what it changes, not for what it prints: nobody must think that it did nothing."""
+    return getattr(arguments, "changes", False) and not getattr(arguments, "dry_run", False)
+
+
+def _output_lost(error: OSError, arguments: argparse.Namespace) -> OutputLost:
+    return OutputLost(
+        f"what is printed cannot be written to standard output: {error.strerror}",
+        hint="the exit code tells what became of the work" if _changes(arguments) else "",
+    )
 
 
 def _fail(error: EtscloneError, arguments: argparse.Namespace) -> ExitCode:

@@ -61,6 +61,10 @@ class ReceiptLost(EtscloneError):
     """All is done, but its receipt cannot be kept, or not be signed."""
 
 
+class OutputLost(EtscloneError):
+    """What a command found out cannot be written to standard output."""
+
+
 class HealthFailed(EtscloneError):
     """What was rebuilt is the role, but a filesystem or a check of the profile says that it is not sound."""
 

@@ -179,15 +179,10 @@ def tell_state(*_: object) -> None:
 def print_event(event: str, facts: Mapping[str, object]) -> None:
     """Print one JSON object on a line of its own: what happened, when, and the facts of it.
 
-    When nobody reads any more, this and all later ones are dropped: that is no reason to end a copy.
+    When nobody reads any more, it is dropped (`etsclone.streams`): that is no reason to end a copy.
     """
     words = {"event": event, "time": datetime.now(UTC).isoformat(), **facts}
-    try:
-        print(json.dumps(words), flush=True)
-    except OSError:
-        # What is still buffered would fail once more when Python exits.
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
+    print(json.dumps(words), flush=True)
 
 
 def _tell(report: Report, phase: Phase, ended: threading.Event) -> None:

@@ -46,7 +46,7 @@ from etsclone.units import human
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument("source", metavar="SOURCE", help="disk or image file to copy")
     parser.add_argument(
         "target",

@@ -18,7 +18,7 @@ from etsclone.plan.guards import target_refusals
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument("disk", metavar="DISK", help="disk or image file that carries a system")
     parser.add_argument("folder", metavar="DIR", help="where to mount its root: an empty folder")
     parser.add_argument(

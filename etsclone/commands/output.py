@@ -9,6 +9,7 @@ from pathlib import Path
 
 from etsclone.errors import KeyRefused, NotConfirmed
 from etsclone.progress import Report, Shown
+from etsclone.streams import lost_output
 
 
 def add_json(parser: ArgumentParser) -> None:
@@ -47,11 +48,15 @@ def confirm(name: str, *, yes: bool, whose: str = "target") -> None:
     """Have the person type the target's name, or another one's, unless `yes` was given on the command line.
 
     Raises:
-        NotConfirmed: when something else, or nothing, is typed.
+        NotConfirmed: when something else, or nothing, is typed, or the plan could not be printed.
     """
     if yes:
         return
     print(f"\nto go on, type the {whose}'s name, {name}: ", end="", flush=True)
+    if lost_output():
+        raise NotConfirmed(
+            "nobody can read what is to be done, nothing was changed", hint="or give --yes"
+        )
     answer = sys.stdin.readline().strip()
     if answer != name:
         raise NotConfirmed(

@@ -91,7 +91,7 @@ from etsclone.store.receipts import save_receipt
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument(
         "disk",
         metavar="DISK",

@@ -10,7 +10,9 @@ from etsclone.progress import Report
 Signer = Callable[[bytes], bytes]
 """Makes the armored signature over a receipt."""
 
-_NO_OPTIONS = frozenset({"run", "events", "json", "yes", "dry_run", "verbose", "source", "target"})
+_NO_OPTIONS = frozenset(
+    {"run", "changes", "events", "json", "yes", "dry_run", "verbose", "source", "target"}
+)
 """What argparse knows beside the options that make a difference to what is done."""
 
 

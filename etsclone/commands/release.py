@@ -19,7 +19,7 @@ from etsclone.store.receipts import save_receipt
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument("target", metavar="DISK", help="disk or image file in quarantine")
     parser.add_argument("--yes", action="store_true", help="do not ask for the disk's name")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")

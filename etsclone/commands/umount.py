@@ -14,7 +14,7 @@ from etsclone.errors import SourceRefused, UsageError
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument(
         "place",
         metavar="DIR",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from etsclone.model.diff import Shown, TextDiff
 from etsclone.model.tree import Entry, printable
-from etsclone.plan.secrets import is_secret, masked
+from etsclone.plan.secrets import MASK, is_secret, masked, values_below
 from etsclone.units import KIB, counted
 
 MOST = 256 * KIB
@@ -51,7 +51,16 @@ def text_diff(
     if texts[0] is None or texts[1] is None:
         return TextDiff(path, Shown.BINARY, _digests(before, after))
     lines = _unified(texts[0], texts[1], path, (before, after), labels)
-    return TextDiff(path, Shown.TEXT, tuple(masked(line) if secrets else line for line in lines))
+    if secrets:
+        values = values_below(texts[0]) | values_below(texts[1])
+        lines = (_masked(line, values) for line in lines)
+    return TextDiff(path, Shown.TEXT, tuple(lines))
+
+
+def _masked(line: str, values: frozenset[str]) -> str:
+    # The line above, that tells of a value, may be in another hunk or in none: what counts is the text.
+    value = line[1:].strip()
+    return line[0] + line[1:].replace(value, MASK) if value in values else masked(line)
 
 
 def _unified(

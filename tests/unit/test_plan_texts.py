@@ -67,6 +67,10 @@ def test_large_files_are_told_by_their_digests() -> None:
         ("/var/lib/samba/passdb.tdb", 0o644, SECRET),
         ("/etc/chrony/chrony.keys", 0o644, SECRET),
         ("/etc/ssl/private/x.pem", 0o644, SECRET),
+        ("/etc/keepalived/keepalived.conf", 0o644, f"auth_pass {SECRET}"),
+        ("/etc/systemd/network/wg0.netdev", 0o644, f"PresharedKey={SECRET}"),
+        ("/etc/systemd/network/wg0.netdev.d/key.conf", 0o644, f"Key={SECRET}"),
+        ("/etc/wpa_supplicant/wpa_supplicant.conf", 0o644, SECRET),
         ("/etc/site/own", 0o644, SECRET),
         ("/etc/x", 0o640, SECRET),
         ("/etc/x", 0o644, f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}"),
@@ -122,10 +126,118 @@ def test_values_of_passwords_are_masked(line: str) -> None:
         "auth_key = hunter2",
         "CREATE USER x IDENTIFIED BY 'hunter2'",
         "uri = postgres://user:hunter2@host/db",
+        "   auth_pass hunter2",
+        "PresharedKey=hunter2",
+        "Key=hunter2",
+        'mysqldump -p"hunter2',
+        'mysqldump -p"a\\" hunter2" shop',
+        "Key = hunter2",
+        "\twireless-key s:hunter2",
+        "+  wireless-key1 hunter2",
+        "    wpa-wep-key0 hunter2",
+        "wep_key0=hunter2",
+        "    wpa-psk hunter2",
+        "5 1 * * * root mysqldump -phunter2 shop",
+        "5 1 * * * root mysqldump -u me -p'hunter2 and more' shop > /srv/x",
+        "5 1 * * * root curl -u me:hunter2 https://host/x",
+        "5 1 * * * root curl -sSu 'me:hunter2 and more' --proxy-user me:hunter2 'https://host/?a=1&b=2'",
+        "5 1 * * * root curl 'https://host/?a=1&b=2' --user=me:hunter2",
+        "5 1 * * * root sshpass -p hunter2 ssh host",
+        "5 1 * * * root sshpass -v -P word -phunter2 ssh host",
+        "5 1 * * * root /usr/bin/smbclient -U me%hunter2 //host/share",
+        "5 1 * * * root smbclient -U 'me%hunter2 and more' //host/share",
+        "5 1 * * * root tar c /srv | openssl enc -aes-256-cbc -k hunter2 -out /srv/x",
+        "5 1 * * * root openssl enc -pass pass:hunter2",
+        "5 1 * * * root ldapsearch -D cn=me -w hunter2",
+        "5 1 * * * root redis-cli -a hunter2 save",
+        "5 1 * * * root ipmitool -U me -P hunter2 power on",
+        "5 1 * * * root wget -q https://user:hunter2@host/x",
+        "5 1 * * * root wget -q https://user:p@hunter2@host/x",
     ],
 )
 def test_other_ways_to_write_passwords_are_masked(line: str) -> None:
     assert SECRET not in masked(line)
+    found = shown(side("/etc/x", b""), side("/etc/x", line.encode()))
+    assert SECRET not in "".join(found.lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "key ddns {\n  algorithm hmac-sha256;\n  secret\n    hunter2;\n};\n",
+        "secret\n\n\thunter2;\n",
+        "password: |\n  hunter2\n",
+        "DB_PASSWORD= \\\nhunter2\n",
+        "<password>\nhunter2\n</password>\n",
+        '{"api_key":\n "hunter2"}\n',
+    ],
+)
+def test_a_value_on_the_next_line_is_masked(lines: str) -> None:
+    other = lines.replace(SECRET, "old-value")
+    found = shown(side("/etc/x", other.encode()), side("/etc/x", lines.encode()))
+    assert found.shown is Shown.TEXT
+    assert [MASK in line for line in found.lines if line[0] in "+-"][2:] == [True, True]
+    assert SECRET not in "".join(found.lines)
+    assert "old-value" not in "".join(found.lines)
+
+
+def test_a_value_is_masked_whose_word_is_above_what_is_shown() -> None:
+    before = f"secret\n  {SECRET};\n\n\nold\n"
+    found = shown(side("/etc/x", before.encode()), side("/etc/x", before.encode() + b"new\n"))
+    assert SECRET not in "".join(found.lines)
+    before = f"secret\n  {SECRET};\n1\nold\n"
+    found = shown(
+        side("/etc/x", before.encode()), side("/etc/x", before.replace("old", "new").encode())
+    )
+    assert SECRET not in "".join(found.lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "# change the secret\nmax-lease-time 600;\n",
+        "[token]\nlength = 5\n",
+        "PasswordAuthentication no\nPort 22\n",
+        "</password>\n<port>22</port>\n",
+    ],
+)
+def test_what_follows_no_secret_word_is_shown(lines: str) -> None:
+    found = shown(side("/etc/x", b""), side("/etc/x", lines.encode()))
+    assert found.lines[3:] == tuple(f"+{line}" for line in lines.splitlines())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PasswordAuthentication no",
+        "+PermitEmptyPasswords no",
+        '"require_password": true,',
+        'XKBLAYOUT="us"',
+        "keyboard-layout us",
+        "keyboard-configuration keyboard-configuration/layoutcode string us",
+        "KeyFile=/etc/x",
+        "PrivateKeyFile=/etc/x",
+        "PresharedKeyFile=/etc/x",
+        "password_file /etc/x",
+        "AuthorizedKeysFile .ssh/authorized_keys",
+        "key ddns-key;",
+        '<option key="name" value="1"/>',
+        "auth_type PASS",
+        "wireless-essid home",
+        "mysqldump -u me -p shop",
+        "mysqldump --port 3306 shop | ssh -p22 host",
+        "mysqldump shop && mkdir -pv /srv/x",
+        "curl -u me https://host:80/x",
+        "curl -fsS https://host/x -o /srv/x",
+        "sshpass -f /root/x ssh -p 22 host",
+        "ssh -p 22 host",
+        "useradd -U me",
+        "smbclient -U me //host/share",
+        "openssl req -key /etc/x",
+    ],
+)
+def test_ordinary_lines_are_shown(line: str) -> None:
+    assert masked(line) == line
 
 
 @pytest.mark.parametrize("line", ["pass in on eth0", "http://host:80/x", "host_key_algorithms x"])

@@ -176,11 +176,14 @@ def test_when_nobody_reads_any_more_the_work_goes_on() -> None:
         import sys, time
         from etsclone import progress as module
         module._SECONDS_BETWEEN_EVENTS = 0.01
-        with module.progress("copying", 10, shown=module.Report(module.Shown.EVENTS)) as advance:
-            sys.stdin.readline()
-            time.sleep(0.2)
-            advance(10)
-        module.print_event("done", {})
+        from etsclone.streams import lasting
+        with lasting():
+            report = module.Report(module.Shown.EVENTS)
+            with module.progress("copying", 10, shown=report) as advance:
+                sys.stdin.readline()
+                time.sleep(0.2)
+                advance(10)
+            module.print_event("done", {})
         sys.stderr.write("worked to its end")
         """
     pipe = subprocess.PIPE

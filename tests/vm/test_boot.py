@@ -14,6 +14,10 @@ from .servers import HOST_NAMES, Identity, assert_is, etsclone, identity_under, 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(3600)]
 
 
+FLOPPY = 1_440_000
+"""Bytes that an overlay stays under: 1.44 MB, of which a floppy that is called so holds a little more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A folder with the disks of both roles, ROLE.raw, and a store that holds their overlays."""
@@ -92,6 +96,12 @@ def assert_boots_as(role: str, pair: Pair, disk: Path, log: Path) -> None:
         checked = console.run("dhcpd -t -cf /etc/dhcp/dhcpd.conf")
         assert checked.code == 0, checked.output
         console.power_off()
+
+
+def test_an_overlay_fits_a_floppy(pair: Pair) -> None:
+    sizes = {path.name: path.stat().st_size for path in pair.store.glob("*/*.brd")}
+    assert sorted(sizes) == [f"{role}-000001.brd" for role in sorted(HOST_NAMES)]
+    assert max(sizes.values()) < FLOPPY, sizes
 
 
 def test_secondary_rebuilt_on_the_primarys_clone(pair: Pair, tmp_path: Path) -> None:

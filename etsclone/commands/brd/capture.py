@@ -77,7 +77,7 @@ class Captured:
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     parser.add_argument(
         "--role", metavar="ROLE", required=True, help="the role that this system has"

@@ -27,7 +27,7 @@ from etsclone.units import counted, human
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     parser.add_argument(
         "target", metavar="STORE2", type=Path, help="its copy; it is made if it does not exist"

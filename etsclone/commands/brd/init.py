@@ -11,7 +11,7 @@ from etsclone.store.folder import create
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument(
         "store", metavar="STORE", type=Path, help="folder, usually on a removable medium"
     )

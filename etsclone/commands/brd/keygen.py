@@ -13,7 +13,7 @@ _HINT = "run this at a terminal, or give --no-passphrase for a key that needs no
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument(
         "keyfile", metavar="KEYFILE", type=Path, help="the private key; the public one gets .pub"
     )

@@ -24,7 +24,7 @@ _RULES = (
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     for rule, what in _RULES:
         parser.add_argument(

@@ -19,7 +19,7 @@ say so too; this file is out of their reach."""
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     add_recipients(parser, "--add", "to seal to from the next generation on")
     add_recipients(parser, "--remove", "to seal to no more")

@@ -14,7 +14,7 @@ from etsclone.store.folder import open_store
 
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, changes=True)
     parser.add_argument("store", metavar="STORE", type=Path, help="the BRD store")
     parser.add_argument(
         "--role", metavar="ROLE", required=True, help="the role that the key may sign for"
