@@ -166,7 +166,7 @@ def run(arguments: Namespace) -> None:
 
 def _check_signer(store: Store, key: SigningKey | HeldKey, role: str) -> Signer:
     # An overlay that nobody will accept is worse than none: it looks like a backup.
-    trust = load_trust(store.signers_path)
+    trust = load_trust(store.signers_path, follow=False)
     return trust.signer_for(key.public_key, role, NAMESPACE, datetime.now(UTC))
 
 
