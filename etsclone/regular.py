@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 _WORDS = {
+    stat.S_IFDIR: "it is a folder",
     stat.S_IFLNK: "it is a symbolic link",
     stat.S_IFIFO: "it is a named pipe",
     stat.S_IFSOCK: "it is a socket",
@@ -31,7 +32,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) 
 
     Raises:
         UnfitFileError: when it is anything else.
-        OSError: when it cannot be opened; IsADirectoryError for a folder.
+        OSError: when it cannot be opened.
     """
     # Looked at before: to open a device may already do something.
     try:
@@ -64,8 +65,6 @@ def read_regular(path: Path, limit: int, *, follow: bool = False) -> bytes:
 
 
 def _check(status: os.stat_result, path: Path) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         word = _WORDS[stat.S_IFMT(status.st_mode)]
         raise UnfitFileError(errno.EINVAL, f"{word}, no regular file", str(path))

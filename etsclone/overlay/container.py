@@ -437,9 +437,9 @@ def _opened(source: Path | BinaryIO, *, follow: bool = True) -> Iterator[BinaryI
         return
     try:
         descriptor = open_regular(source, follow=follow)
-    except UnfitFileError as error:
-        raise OverlayMalformed(f"{source}: {error.strerror}", hint=_HINT) from error
     except OSError as error:
+        if isinstance(error, UnfitFileError) and not follow:  # nobody named it
+            raise OverlayMalformed(f"{source}: {error.strerror}", hint=_HINT) from error
         raise medium_error(error, source) or UsageError(
             f"{source}: {error.strerror}", hint="`etsclone brd list` shows what there is"
         ) from error

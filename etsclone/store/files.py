@@ -286,7 +286,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _typed(error: OSError, path: Path) -> EtscloneError | None:
-    if isinstance(error, UnfitFileError):
+    if isinstance(error, UnfitFileError | IsADirectoryError):
         return StoreRefused(
             f"{error.filename}: {error.strerror}",
             hint="no etsclone put it there: find out who did, and remove it",

@@ -33,6 +33,11 @@ def become_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def become_folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
 def become_endless(path: Path) -> None:
     path.touch()
     os.truncate(path, 3 * GIB)
@@ -41,6 +46,7 @@ def become_endless(path: Path) -> None:
 UNFIT = {
     "it is a symbolic link, no regular file": become_link,
     "it is a named pipe, no regular file": become_pipe,
+    "it is a folder, no regular file": become_folder,
 }
 UNREADABLE = {**UNFIT, "it has more than": become_endless}
 unfit = pytest.mark.parametrize(("says", "become"), UNFIT.items())
@@ -113,7 +119,7 @@ def test_settings_that_are_none(says: str, become: Become, made: Made) -> None:
 def test_an_overlay_that_is_a_pipe(command: str, made: Made, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.brd")
     words = ("--trust", made.trust) if command == "verify" else ()
-    refuses(etsclone("brd", command, tmp_path / "x.brd", *words), 4, "it is a named pipe")
+    refuses(etsclone("brd", command, tmp_path / "x.brd", *words), 2, "it is a named pipe")
 
 
 def test_links_to_a_store_and_to_an_overlay_are_somebodys_own_names(
@@ -158,6 +164,11 @@ def test_folders_elsewhere_are_neither_swept_nor_written_to(
     assert contents(elsewhere) == before
 
 
+def test_a_folder_in_place_of_what_a_killed_writer_left(made: Made) -> None:
+    (made.path / ".x.new").mkdir()
+    refuses(prune(made, "--keep-last", "1", "--yes"), 3, ".x.new: Is a directory")
+
+
 # --- the opener -----------------------------------------------------------------------------------------------------
 
 
@@ -176,7 +187,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     for device in ("/dev/null", "/dev/tty"):
         with pytest.raises(UnfitFileError, match="it is a device"):
             open_regular(Path(device))
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(UnfitFileError, match="it is a folder"):
         open_regular(tmp_path)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "none")
