@@ -34,6 +34,13 @@ SCOPE = Scope(("/etc", "/srv/x*"), ("/etc/fstab",))
 ROOT = b". type=dir mode=0755 uid=0 gid=0 time=0.000000000\n"
 LISTING = frame(b"#mtree\n" + ROOT)
 
+HOSTILE_SCOPE = Scope(
+    ("/etc", "/srv/" + "*a" * 30 + "b", "/srv" + "/**/a" * 30 + "/b"), ("/etc/fstab",)
+)
+"""Signed patterns that never end for whoever tries all ways to share `HOSTILE_PATH` out among the wildcards."""
+
+HOSTILE_PATH = b"/srv/" + b"a" * 200
+
 Signed = Callable[[bytes], bytes]
 
 
@@ -88,11 +95,15 @@ class Enemy:
         )
 
     def signed(
-        self, payload: bytes, listing: bytes = LISTING, signer: Signed | None = None
+        self,
+        payload: bytes,
+        listing: bytes = LISTING,
+        signer: Signed | None = None,
+        scope: Scope = SCOPE,
     ) -> bytes:
         """An overlay as the owner of the primary's key can make it."""
         members = (measure(PAYLOAD, io.BytesIO(payload)), measure(INVENTORY, io.BytesIO(listing)))
-        header = replace(self.header, scope=SCOPE, members=members)
+        header = replace(self.header, scope=scope, members=members)
         out = io.BytesIO()
         signer = signer or (lambda data: sign(data, self.key))
         write_overlay(out, header, signer, io.BytesIO(payload), io.BytesIO(listing))

@@ -79,10 +79,9 @@ def trust_or_copy(arguments: Namespace, store: Store) -> Trust:
     Raises:
         TrustRefused, DeviceError: as `load_trust`.
     """
-    named = arguments.trust
-    if named is None and not SITE_SIGNERS.exists():
-        named = store.signers_path
-    return load_trust(named, revoked=arguments.revoked)
+    if arguments.trust is None and not SITE_SIGNERS.exists():
+        return load_trust(store.signers_path, revoked=arguments.revoked, follow=False)
+    return load_trust(arguments.trust, revoked=arguments.revoked)
 
 
 def read_history(

@@ -1,5 +1,7 @@
-"""Small text files that somebody named on the command line."""
+"""Small text files that somebody named on the command line, or that a store keeps."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from etsclone.errors import UsageError, medium_error
@@ -17,8 +19,26 @@ def read_named(path: Path, what: str, *, hint: str = "") -> str:
         UsageError: when it cannot be read, or is no text.
         DeviceError: when its medium fails.
     """
-    try:
+    with _named(path, what, hint):
         return path.read_text(encoding="utf-8")
+
+
+def read_kept(path: Path, what: str) -> str:
+    """The text of a store's brd.toml or allowed_signers; else as `read_named`.
+
+    Raises:
+        StoreRefused: when it is no regular file, or too large.
+    """
+    from etsclone.store.folder import read_settings  # noqa: PLC0415 - files that were named need no store
+
+    with _named(path, what, ""):
+        return read_settings(path).decode("utf-8")
+
+
+@contextlib.contextmanager
+def _named(path: Path, what: str, hint: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, UnicodeDecodeError) as error:
         failed = medium_error(error, path) if isinstance(error, OSError) else None
         raise failed or UsageError(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from etsclone.commands.textfile import unread
 from etsclone.errors import FormatError, TrustRefused, medium_error
+from etsclone.model.brd import MAX_SIGNERS
 from etsclone.overlay.trust import Trust
+from etsclone.regular import read_regular
 
 SITE_SIGNERS = Path("/etc/etsclone/allowed_signers")
 """Whom this system, the rescue system or a server itself, trusts."""
@@ -33,6 +35,7 @@ def load_trust(
     revoked: Path | None = None,
     copy: Path | None = None,
     inside: tuple[str, str] | None = None,
+    follow: bool = True,
 ) -> Trust:
     """The statement of trust to check overlays against.
 
@@ -41,6 +44,7 @@ def load_trust(
         revoked: the file given with `--revoked`; else that of this system counts, if it has one.
         copy: the store's own copy, which is only named in the hint.
         inside: the texts of both files in the clone that is being rebuilt, if it has them.
+        follow: whether the named file may be a symbolic link; one that a store holds must not.
 
     Raises:
         TrustRefused: when there is none, or it cannot be understood.
@@ -50,7 +54,7 @@ def load_trust(
     revoked_text = _revoked_text(revoked)
     try:
         with naming(path):
-            return Trust.parse(path.read_text(encoding="utf-8"), revoked_text)
+            return Trust.parse(_text(path, follow=follow), revoked_text)
     except FileNotFoundError as error:
         if named is None and inside is not None:
             signers, revoked_inside = inside
@@ -83,10 +87,14 @@ def naming(where: object) -> Iterator[None]:
         raise TrustRefused(f"{where}: {error.message}", hint=error.hint) from error
 
 
+def _text(path: Path, *, follow: bool = True) -> str:
+    return read_regular(path, MAX_SIGNERS, follow=follow).decode("utf-8")
+
+
 def _revoked_text(named: Path | None) -> str:
     path = named or SITE_REVOKED
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text(path)
         with naming(path):
             Trust.parse("", text)
     except FileNotFoundError as error:

@@ -33,7 +33,7 @@ def still_true(store: Store, new: NewOverlay, content: str, now: datetime) -> Ch
     captured = _recalled(store, role, new)
     if new.previous is None or captured is None or captured.content != content:
         return None
-    trust = load_trust(store.signers_path)  # with what this system has revoked
+    trust = load_trust(store.signers_path, follow=False)  # with what this system has revoked
     newest = read_newest(store, role, trust)
     if newest is None or newest.number != new.previous.number or newest.digest != captured.digest:
         return None

@@ -11,7 +11,9 @@ from etsclone.commands.identity import add_identity
 from etsclone.commands.pairing import add_other_clone
 from etsclone.commands.system import System
 from etsclone.commands.trust import SITE_REVOKED, SITE_SIGNERS, add_revoked, load_trust
+from etsclone.model.brd import MAX_SIGNERS
 from etsclone.overlay.container import Opener, VerifiedOverlay, open_verified
+from etsclone.regular import read_regular
 from etsclone.store.folder import Generation, Store
 
 
@@ -70,10 +72,11 @@ def _trust_inside(folder: str) -> tuple[str, str] | None:
 
     def read() -> tuple[str, str] | None:
         with contextlib.suppress(OSError):
-            signers = SITE_SIGNERS.read_text(encoding="utf-8", errors="replace")
+            signers = read_regular(SITE_SIGNERS, MAX_SIGNERS, follow=True)
             if not os.path.lexists(SITE_REVOKED):
-                return signers, ""
-            return signers, SITE_REVOKED.read_text(encoding="utf-8", errors="replace")
+                return signers.decode(errors="replace"), ""
+            revoked = read_regular(SITE_REVOKED, MAX_SIGNERS, follow=True)
+            return signers.decode(errors="replace"), revoked.decode(errors="replace")
         return None
 
     return in_chroot(folder, read)

@@ -8,7 +8,7 @@ from etsclone.errors import TargetChanged, VerificationFailed
 from etsclone.model.brd import CONFIG
 from etsclone.model.history import Link
 from etsclone.overlay.checked import peek_check
-from etsclone.store.folder import Generation, Store
+from etsclone.store.folder import Generation, Store, read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _differs(path: Path, source: Store, target: Store | None) -> bool:
     if other is None or not other.is_file():
         return True
     if path.suffix != ".checked":
-        return path.read_bytes() != other.read_bytes()
+        return read_settings(path) != read_settings(other)
     try:
         return peek_check(path).checked > peek_check(other).checked
     except VerificationFailed:

@@ -21,6 +21,9 @@ CONFIG = "brd.toml"
 """What the settings of a store are called in it."""
 
 SIGNERS = "allowed_signers"
+MAX_SIGNERS = 1024 * 1024
+"""Bytes of a list of keys; each takes some 100."""
+
 """What the list of whom to trust is called in a store, which holds a copy of it."""
 
 SEALED_SUFFIX = ".age"

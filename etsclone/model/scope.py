@@ -7,10 +7,12 @@ everything beneath it. Paths inside a system are bytes, since file names need no
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+
+_WILDCARD = re.compile(r"(\*|\?|\[!?\]?[^\]]*\])")
 
 
 class Claim(Enum):
@@ -54,40 +56,71 @@ def pattern_regex(pattern: str) -> bytes:
     Raises:
         PatternError: as `check_pattern`.
     """
-    parts = [
-        b"(?:/[^/]+)*" if part == "**" else b"/" + _component_regex(part)
-        for part in check_pattern(pattern).split("/")[1:]
-    ]
-    return b"".join(parts) + rb"(?:/.*)?"
+    return _folder_regex(check_pattern(pattern).split("/")[1:]) + rb"(?:/.*)?"
+
+
+def _folder_regex(components: list[str]) -> bytes:
+    """Match what the components match, without what is beneath it. A slash or the end of the path must follow.
+
+    Patterns may be an enemy's, so no expression may try all ways to share a path out among wildcards. What stands
+    between two `**` is taken where it fits first: that leaves most to what follows, so no other place needs a try.
+    """
+    first, *others = _between(components, "**")
+    regex = b"".join(map(_part_regex, first))
+    for number, run in enumerate(others, 1):
+        found = b"(?:/[^/]++)*?" + b"".join(map(_part_regex, run))
+        # The last one is where the end is.
+        regex += found if number == len(others) else b"(?>" + found + b"(?![^/]))"
+    return regex
+
+
+def _part_regex(component: str) -> bytes:
+    return b"/" + _component_regex(component)
 
 
 def _component_regex(component: str) -> bytes:
+    """Match a component of a path; a slash or the end must follow.
+
+    What stands between two `*` is treated as in `_folder_regex`.
+    """
+    first, *others = _between(_WILDCARD.split(component), "*")
+    regex = "".join(map(_piece_regex, first))
+    for number, run in enumerate(others, 1):
+        found = "".join(map(_piece_regex, run))
+        regex += f"[^/]*{found}" if number == len(others) else f"(?>[^/]*?{found})"
+    return regex.encode("utf-8", "surrogateescape")
+
+
+def _piece_regex(piece: str) -> str:
     # fnmatch knows nothing of slashes: its "." must become "anything but a slash" in all that a wildcard yields.
-    pieces = re.split(r"(\*|\?|\[!?\]?[^\]]*\])", component)
-    translated = []
-    for piece in pieces:
-        if piece == "*":
-            translated.append("[^/]*")
-        elif piece == "?":
-            translated.append("[^/]")
-        elif piece.startswith("[") and piece.endswith("]"):
-            # It comes as (?s:...)\Z; Python 3.14 spells the end \z.
-            inner = fnmatch.translate(piece)[len("(?s:") : -len(r")\Z")]
-            translated.append(f"(?!/){inner}")
+    if piece == "?":
+        return "[^/]"
+    if piece.startswith("[") and piece.endswith("]"):
+        # It comes as (?s:...)\Z; Python 3.14 spells the end \z.
+        inner = fnmatch.translate(piece)[len("(?s:") : -len(r")\Z")]
+        return f"(?!/){inner}"
+    return re.escape(piece)
+
+
+def _between(parts: Iterable[str], mark: str) -> list[list[str]]:
+    """The runs of parts before, between and behind the marks, empty ones too."""
+    runs: list[list[str]] = [[]]
+    for part in parts:
+        if part == mark:
+            runs.append([])
         else:
-            translated.append(re.escape(piece))
-    return "".join(translated).encode("utf-8", "surrogateescape")
+            runs[-1].append(part)
+    return runs
 
 
 def _way_regex(pattern: str) -> bytes:
     """Match every folder above what a pattern matches; the root is the empty string."""
     way = b""
-    for component in reversed(pattern.split("/")[1:-1]):
-        way = (
-            b"(?:/.*)?"
-            if component == "**"
-            else b"(?:/" + _component_regex(component) + way + b")?"
-        )
+    for component in pattern.split("/")[1:-1]:
+        if component == "**":
+            return way + b"(?:/.*)?"
+        # Where the folder ends it ends for all that follows. Not nested: patterns may be deeper than the stack.
+        way += b"(?:" + _part_regex(component) + rb"|\Z)"
     return way
 
 
@@ -120,11 +153,7 @@ class _Volatile:
                 del parts[-1]
             *above, last = parts
             if not all(map(_is_plain, above)):
-                way = b"".join(
-                    b"(?:/[^/]+)*" if part == "**" else b"/" + _component_regex(part)
-                    for part in above
-                )
-                self._by_regex.append((re.compile(way, re.DOTALL), last))
+                self._by_regex.append((re.compile(_folder_regex(above), re.DOTALL), last))
             else:
                 folder = "/".join(["", *above])
                 self._by_folder.setdefault(folder.encode("utf-8", "surrogateescape"), []).append(

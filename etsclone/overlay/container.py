@@ -28,6 +28,7 @@ from etsclone.overlay.header import MAX_HEADER, decode, digest, encode
 from etsclone.overlay.signing import check, verify
 from etsclone.overlay.temporary import room_needed
 from etsclone.overlay.trust import Trust
+from etsclone.regular import UnfitFileError, open_regular
 from etsclone.units import MIB
 
 HEADER = "header.json"
@@ -208,7 +209,7 @@ def read_signed(source: Path, name: str) -> Envelope:
         OverlayMalformed: when the file is anything else.
         UsageError, DeviceError: as `read_envelope`.
     """
-    with _opened(source) as file:
+    with _opened(source, follow=False) as file:
         envelope = _read_envelope(file, name)
         _check_end(file)
         return envelope
@@ -429,18 +430,20 @@ def _read_exactly(file: BinaryIO, size: int, what: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """The stream to read; messages about a path begin with it."""
+def _opened(source: Path | BinaryIO, *, follow: bool = True) -> Iterator[BinaryIO]:
+    """The stream to read; messages about a path begin with it. A link may be the name that somebody gave an overlay."""
     if not isinstance(source, Path):
         yield source
         return
     try:
-        file = source.open("rb")
+        descriptor = open_regular(source, follow=follow)
     except OSError as error:
+        if isinstance(error, UnfitFileError) and not follow:  # nobody named it
+            raise OverlayMalformed(f"{source}: {error.strerror}", hint=_HINT) from error
         raise medium_error(error, source) or UsageError(
             f"{source}: {error.strerror}", hint="`etsclone brd list` shows what there is"
         ) from error
-    with file:
+    with open(descriptor, "rb") as file:
         try:
             yield file
         except VerificationFailed as error:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import translate
 
 from etsclone.errors import FormatError, KeyUntrusted, TrustRefused
 from etsclone.model.brd import NAMESPACE, Signer, check_name
@@ -333,10 +334,9 @@ def _options(text: str) -> dict[str, str]:
 
 
 def _pattern_regex(pattern: str) -> re.Pattern[str]:
-    wild = {"*": ".*", "?": "."}
-    return re.compile(
-        "".join(wild.get(letter) or re.escape(letter) for letter in pattern), re.DOTALL
-    )
+    # What fnmatch makes of many stars does not try all ways to share the text out among them: lists in a store may be
+    # an enemy's. Brackets mean nothing here.
+    return re.compile(translate(pattern.replace("[", "[[]")))
 
 
 def _parse_time(text: str | None) -> datetime | None:

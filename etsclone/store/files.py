@@ -22,6 +22,7 @@ from etsclone.errors import (
     TargetChanged,
     medium_error,
 )
+from etsclone.regular import UnfitFileError, open_regular
 from etsclone.units import MIB
 
 LOCK_NAME = ".lock"
@@ -37,7 +38,7 @@ def typed_errors(path: Path) -> Iterator[None]:
 
     Raises:
         StoreFull: for no space (or quota, or a file too large for the filesystem).
-        StoreRefused: for read-only media and missing rights.
+        StoreRefused: for read-only media, missing rights, and what is no regular file, or too large a one.
         DeviceError: for media that fail or are gone.
         OSError: anything else, as it is.
     """
@@ -58,7 +59,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         StoreRefused: when another process holds it (unless `wait`), or the folder cannot be written to.
     """
     with typed_errors(folder):
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_regular(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
     try:
         _lock(descriptor, folder, wait=wait)
         yield
@@ -187,7 +188,11 @@ def copy_file(source: Path, target: Path, *, size: int | None = None, replace: b
         StoreFull, StoreRefused, DeviceError: as `typed_errors`.
     """
     digest, copied = hashlib.sha256(), 0
-    with typed_errors(source), source.open("rb") as file, aside(target, replace=replace) as new:
+    with (
+        typed_errors(source),
+        open(open_regular(source), "rb") as file,
+        aside(target, replace=replace) as new,
+    ):
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             copied += len(chunk)
@@ -281,6 +286,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def _typed(error: OSError, path: Path) -> EtscloneError | None:
+    if isinstance(error, UnfitFileError | IsADirectoryError):
+        return StoreRefused(
+            f"{error.filename}: {error.strerror}",
+            hint="no etsclone put it there: find out who did, and remove it",
+        )
     if error.errno in _FULL:
         return StoreFull(
             f"no space left for {path}", hint="remove old generations, or take a larger medium"

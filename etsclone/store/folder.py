@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from etsclone.errors import FormatError, StoreRefused, medium_error
-from etsclone.model.brd import CONFIG, SIGNERS, check_name, check_recipients
+from etsclone.model.brd import CONFIG, MAX_SIGNERS, SIGNERS, check_name, check_recipients
+from etsclone.regular import read_regular
 from etsclone.store.files import (
     LOCK_NAME,
     NewFile,
@@ -114,12 +115,14 @@ class Store:
         What killed writers left is removed first.
 
         Raises:
-            StoreRefused: when another process holds it, or the store is read-only.
+            StoreRefused: when another process holds it, the store is read-only, or a role's folder lies elsewhere.
             DeviceError: when the medium fails.
         """
         with locked(self.path):
-            for folder in (self.path, *(self.path / role for role in self.roles)):
-                sweep(folder)
+            sweep(self.path)
+            for role in self.roles:
+                _check_own(self.path / role)
+                sweep(self.path / role)
             yield
 
     def with_recipients(self, recipients: Sequence[str]) -> "Store":
@@ -316,7 +319,7 @@ def create_like(original: Store, path: Path) -> Store:
         StoreRefused, StoreFull, DeviceError: as `create`.
     """
     with typed_errors(original.path):
-        text = (original.path / CONFIG).read_text(encoding="utf-8")
+        text = read_regular(original.path / CONFIG, _MAX_CONFIG).decode("utf-8")
     store = replace(original, path=path)
     _create(store, text)
     return store
@@ -341,8 +344,7 @@ def open_store(path: Path) -> Store:
         DeviceError: when the medium fails.
     """
     try:
-        with (path / CONFIG).open("rb") as file:
-            data = file.read(_MAX_CONFIG)
+        data = read_regular(path / CONFIG, _MAX_CONFIG)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreRefused(
             f"{path} is no BRD store: it has no {CONFIG}",
@@ -359,6 +361,18 @@ def open_store(path: Path) -> Store:
             f"{path / CONFIG} does not have its format: {error}",
             hint="restore it from another copy of the store",
         ) from error
+
+
+def read_settings(path: Path) -> bytes:
+    """All bytes of a store's brd.toml or allowed_signers.
+
+    Raises:
+        StoreRefused: when it is no regular file, too large, or may not be read.
+        DeviceError: when the medium fails.
+        FileNotFoundError: when there is none.
+    """
+    with typed_errors(path):
+        return read_regular(path, MAX_SIGNERS)
 
 
 def _parse_config(path: Path, values: dict[str, object]) -> Store:
@@ -461,9 +475,19 @@ def _identity(path: Path) -> tuple[int, int] | None:
 @contextlib.contextmanager
 def _writing_records(folder: Path) -> Iterator[None]:
     """Hold a folder of records. It has a lock of its own: one may be written while a capture holds the store."""
+    _check_own(folder)
     with locked(_make_folder(folder), wait=True):
         sweep(folder)
         yield
+
+
+def _check_own(folder: Path) -> None:
+    """Raise `StoreRefused` for a folder of a store that is a link: what is written to it, and swept, lies elsewhere."""
+    if folder.is_symlink():
+        raise StoreRefused(
+            f"{folder}: it is a symbolic link, no folder",
+            hint="no etsclone put it there: find out who did, and remove it",
+        )
 
 
 def _file_names(folder: Path) -> list[str]:

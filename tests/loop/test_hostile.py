@@ -10,7 +10,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from attacks import LISTINGS, MEMBERS, OUTSIDE, PAYLOADS, Enemy, make_foreign, watching
+from attacks import (
+    HOSTILE_PATH,
+    HOSTILE_SCOPE,
+    LISTINGS,
+    MEMBERS,
+    OUTSIDE,
+    PAYLOADS,
+    Enemy,
+    make_foreign,
+    watching,
+)
 from payloads import ETC, file, packed
 from stores import Result, contents, etsclone
 
@@ -129,3 +139,11 @@ def test_a_signed_inventory_changes_nothing(
     """Its payload is sound: if the inventory were not read before the disk is written to, the role would change."""
     said, _ = refused(pair, enemy.signed(SOUND, LISTINGS[attack]()), state_folder)
     assert "archive" not in said
+
+
+def test_a_signed_scope_of_many_wildcards_changes_nothing(
+    pair: Pair, enemy: Enemy, state_folder: Path
+) -> None:
+    data = enemy.signed(packed(ETC, file(HOSTILE_PATH)), scope=HOSTILE_SCOPE)
+    said, _ = refused(pair, data, state_folder)
+    assert "scope" in said

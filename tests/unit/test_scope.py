@@ -2,10 +2,11 @@
 
 import os
 import re
+from functools import cache
 
 import pytest
 from documents import FORMAT
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etsclone.model.scope import Claim, PatternError, Scope, pattern_regex
@@ -54,6 +55,111 @@ def test_a_pattern_claims_what_the_slow_matcher_says(pattern: str, path: str) ->
     assert bool(re.fullmatch(pattern_regex(pattern), path.encode(), re.DOTALL)) == naive(
         pattern, path
     )
+
+
+# --- patterns of many wildcards -----------------------------------------------------------------------------------
+
+BYTES = frozenset(b"abc-]\xc3\xa9\xff")
+# What each token of a pattern takes: for each byte of a name, which it may be. A star has nothing to say.
+TOKENS: dict[str, tuple[frozenset[int], ...]] = {
+    "*": (),
+    "?": (BYTES,),
+    "a": (frozenset(b"a"),),
+    "b": (frozenset(b"b"),),
+    "\udcff": (frozenset(b"\xff"),),
+    "\xe9": (frozenset(b"\xc3"), frozenset(b"\xa9")),
+    "[ab]": (frozenset(b"ab"),),
+    "[!a]": (BYTES - frozenset(b"a"),),
+    "[a-b]": (frozenset(b"ab"),),
+    "[]a]": (frozenset(b"]a"),),
+    "[!]a]": (BYTES - frozenset(b"]a"),),
+    "[\udcff-]": (frozenset(b"\xff-"),),
+    "[!\xe9]": (BYTES - frozenset(b"\xc3\xa9"),),
+}
+Tokens = tuple[str, ...]
+ANY_NUMBER: Tokens = ("**",)
+tokens = st.one_of(st.just("*"), st.sampled_from(sorted(TOKENS)))
+tokened = st.lists(tokens, min_size=1, max_size=7).map(tuple).filter(lambda it: it != ("*", "*"))
+wild_patterns = st.lists(st.one_of(st.just(ANY_NUMBER), tokened), min_size=1, max_size=6).map(tuple)
+few = st.lists(st.sampled_from(sorted(BYTES)), min_size=1, max_size=6).map(bytes)
+wild_paths = st.lists(few, min_size=1, max_size=6).map(tuple)
+
+
+@cache
+def token_matches(pattern: Tokens, name: bytes) -> bool:
+    if not pattern:
+        return not name
+    if pattern[0] == "*":
+        return any(token_matches(pattern[1:], name[skip:]) for skip in range(len(name) + 1))
+    wanted = TOKENS[pattern[0]]
+    return (
+        len(name) >= len(wanted)
+        and all(byte in each for byte, each in zip(name, wanted, strict=False))
+        and token_matches(pattern[1:], name[len(wanted) :])
+    )
+
+
+@cache
+def wild_matches(pattern: tuple[Tokens, ...], path: tuple[bytes, ...]) -> bool:
+    if not pattern:
+        return True
+    if pattern[0] == ANY_NUMBER:
+        return any(wild_matches(pattern[1:], path[skip:]) for skip in range(len(path) + 1))
+    return bool(path) and token_matches(pattern[0], path[0]) and wild_matches(pattern[1:], path[1:])
+
+
+@cache
+def wild_way(above: tuple[Tokens, ...], path: tuple[bytes, ...]) -> bool:
+    """Whether a folder lies on the way to what a pattern may match: `above` is the pattern without its last part."""
+    if not path or (above and above[0] == ANY_NUMBER):
+        return True
+    return bool(above) and token_matches(above[0], path[0]) and wild_way(above[1:], path[1:])
+
+
+def written(pattern: tuple[Tokens, ...]) -> str:
+    return "".join("/" + "".join(part) for part in pattern)
+
+
+@given(wild_patterns, wild_paths)
+@example((("*", "a", "*", "a"),), (b"aba",))
+@example((ANY_NUMBER, ("*", "a"), ANY_NUMBER, ("a",), ("b",)), (b"ba", b"a", b"a", b"b"))
+@example((ANY_NUMBER, ("a", "*"), ANY_NUMBER, ("b",)), (b"ab", b"b"))
+@example((ANY_NUMBER, ("*", "a"), ANY_NUMBER, ("b",)), (b"ab", b"aa", b"b"))
+def test_many_wildcards_claim_what_the_slow_matcher_says(
+    pattern: tuple[Tokens, ...], path: tuple[bytes, ...]
+) -> None:
+    text, whole, claimed = written(pattern), b"/" + b"/".join(path), wild_matches(pattern, path)
+    assert bool(re.fullmatch(pattern_regex(text), whole, re.DOTALL)) == claimed
+    assert (whole in Scope((text,))) == claimed
+    # Beneath what is hidden nobody looks.
+    above = b"/".join((b"", *path[:-1])) or b"/"
+    volatile = Scope((), volatile=(text,))
+    if volatile.claim(above) is Claim.NOBODY:
+        assert volatile.hidden_in(above).leave([path[-1]]) == ([] if claimed else [path[-1]])
+    assert Scope((text,)).may_hold(whole) == (claimed or wild_way(pattern[:-1], path))
+
+
+HOSTILE = {
+    "stars": ("/srv/" + "*a" * 100 + "b", b"/srv/" + b"a" * 250),
+    "stars-in-each-part": ("/*a*a*a*a*b" * 50, b"/srv" + b"/aaaaaaaaaa" * 300),
+    "double-stars": ("/srv" + "/**/a" * 100 + "/b", b"/srv" + b"/a" * 2000),
+    "double-stars-in-a-row": ("/srv" + "/**" * 1000 + "/b", b"/srv" + b"/a" * 2000),
+    "both": ("/**/*a*a*a*a*b" * 50, b"/srv" + b"/aaaaaaaaaa" * 300),
+    "deep": ("/a" * 10_000 + "/*b", b"/a" * 2000),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_pattern_is_answered(attack: str) -> None:
+    """Nothing is timed: an expression that tries all ways would not end within anybody's life."""
+    pattern, path = HOSTILE[attack]
+    scope = Scope((pattern,), volatile=(pattern, pattern + "/x"))
+    assert scope.claim(path) is Claim.NOBODY
+    Scope((pattern,)).may_hold(path)
+    assert scope.hidden_in(path).leave([b"x"]) == [b"x"]
+
+
+# --- the three lists -----------------------------------------------------------------------------------------------
 
 
 @given(st.lists(patterns, max_size=3), st.lists(patterns, max_size=2), paths)

@@ -128,7 +128,7 @@ def run(arguments: Namespace) -> None:
     recipients = site_checked(store)
     profile = load_profile(store.profile)
     key = load_key(arguments.key, lambda: ask_passphrase(arguments.key))
-    trust = load_trust(store.signers_path)  # with what this system has revoked
+    trust = load_trust(store.signers_path, follow=False)  # with what this system has revoked
     # An overlay that nobody will accept is worse than none: it looks like a backup.
     signer = trust.signer_now(key.public_key, arguments.role, datetime.now(UTC))
     source = (

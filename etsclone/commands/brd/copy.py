@@ -21,7 +21,7 @@ from etsclone.model.history import Flaw, Link, Problem
 from etsclone.model.tree import printable
 from etsclone.overlay.trust import Trust
 from etsclone.plan.history import copies, problems
-from etsclone.store.folder import Store, create_like, lies_in, open_store
+from etsclone.store.folder import Store, create_like, lies_in, open_store, read_settings
 from etsclone.units import counted, human
 
 
@@ -97,7 +97,10 @@ def _check_settings(arguments: Namespace, plan: MirrorPlan, target: Store) -> No
 
 
 def _show_difference(before: Path, after: Path) -> None:
-    old, new = (path.read_text("utf-8", "surrogateescape").splitlines() for path in (before, after))
+    old, new = (
+        read_settings(path).decode("utf-8", "surrogateescape").splitlines()
+        for path in (before, after)
+    )
     for line in unified_diff(old, new, str(before), str(after), lineterm=""):
         print(printable(line))
     print()

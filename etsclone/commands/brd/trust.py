@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from etsclone.commands.textfile import read_named
+from etsclone.commands.textfile import read_kept, read_named
 from etsclone.commands.trust import SITE_SIGNERS, naming
 from etsclone.errors import FormatError, KeyRefused
 from etsclone.overlay.trust import add_signer, parse_public_key
@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> None:
     """Add the key to the store's list.
 
     Raises:
-        StoreRefused: when there is no such store or role.
+        StoreRefused: when there is no such store or role, or the store's list is no file that it may be.
         UsageError: when the public key cannot be read.
         KeyRefused: when it is none, or one that cannot sign.
         TrustRefused: when the store's list cannot be used, or denies the role to the key, or its time for it is over.
@@ -35,7 +35,7 @@ def run(arguments: Namespace) -> None:
     store.check_role(arguments.role)
     public_key = _public_key(arguments.pubkey)
     with store.lock():
-        listed = read_named(store.signers_path, "the list of allowed signers")
+        listed = read_kept(store.signers_path, "the list of allowed signers")
         with naming(store.signers_path):
             changed = add_signer(listed, arguments.role, public_key, datetime.now(UTC))
         replace_text(store.signers_path, changed)

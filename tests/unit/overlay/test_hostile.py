@@ -15,18 +15,21 @@ import pyrage
 import pytest
 from attacks import (
     HEADER,
+    HOSTILE_PATH,
+    HOSTILE_SCOPE,
     LISTING,
     LISTINGS,
     MEMBERS,
     OUTSIDE,
     PAYLOADS,
+    ROOT,
     SCOPE,
     Enemy,
     make_foreign,
     parts,
     watching,
 )
-from payloads import ETC, HOST, file, packed
+from payloads import ETC, HOST, file, frame, packed
 from stores import etsclone
 
 from etsclone.errors import VerificationFailed
@@ -201,6 +204,25 @@ def test_brd_verify_refuses_a_signed_inventory(attack: str, enemy: Enemy, tmp_pa
     assert "archive" not in said
 
 
+def test_brd_verify_ends_on_a_signed_scope_of_many_wildcards(enemy: Enemy, tmp_path: Path) -> None:
+    data = enemy.signed(packed(ETC, HOST, file(HOSTILE_PATH)), scope=HOSTILE_SCOPE)
+    code, said, _ = brd_verify(data, enemy, tmp_path)
+    assert code == 4
+    assert "scope" in said
+
+
+def test_brd_diff_ends_on_a_signed_scope_of_many_wildcards(enemy: Enemy, tmp_path: Path) -> None:
+    line = b".%b type=dir mode=0755 uid=0 gid=0 time=0.000000000\n"
+    listing = frame(b"#mtree\n" + ROOT + line % b"/srv" + line % HOSTILE_PATH)
+    (tmp_path / "signers").write_text(enemy.signers)
+    for name, listed in (("old", LISTING), ("new", listing)):
+        data = enemy.signed(packed(ETC, HOST), listed, scope=HOSTILE_SCOPE)
+        (tmp_path / f"{name}.brd").write_bytes(data)
+    words = ("--trust", tmp_path / "signers")
+    done = etsclone("brd", "diff", tmp_path / "old.brd", tmp_path / "new.brd", *words)
+    assert "+ /srv (folder, 2 paths)" in done.out, done.err
+
+
 # --- from the file to a tree ---------------------------------------------------------------------------------------
 
 
@@ -212,6 +234,16 @@ def clone(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     return root
+
+
+def test_a_rebuild_ends_on_a_signed_scope_of_many_wildcards(
+    enemy: Enemy, trust: Trust, clone: Path
+) -> None:
+    for path in (os.fsdecode(HOSTILE_PATH[1:]), "srv" + "/a" * 60 + "/c"):
+        (clone / path).mkdir(parents=True)
+    rebuild(enemy.signed(packed(ETC, HOST), scope=HOSTILE_SCOPE), trust, clone)
+    assert (clone / "etc/hostname").read_text() == "x"
+    assert (clone / os.fsdecode(HOSTILE_PATH[1:])).is_dir()
 
 
 def rebuild(data: bytes, trust: Trust, root: Path, limit: int = 8 * MIB) -> None:

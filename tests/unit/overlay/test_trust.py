@@ -327,6 +327,10 @@ def test_any_role_and_any_time_can_be_asked_for(key: SigningKey, line: str) -> N
         ("a\nb", "a*", True),
         ("abcbd", "a*b*d", True),
         ("abc", "*,!a*", False),
+        ("[a]", "[a]", True),
+        ("a", "[a]", False),
+        ("[ab", "[a*", True),
+        pytest.param("a" * 200, "*a" * 50 + "b", False, id="many-stars"),
     ],
 )
 def test_pattern_lists(value: str, patterns: str, *, expected: bool) -> None:
