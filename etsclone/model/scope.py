@@ -5,7 +5,6 @@ component `**` stands for any number of components, none included. A pattern cla
 everything beneath it. Paths inside a system are bytes, since file names need not be text.
 """
 
-import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -92,14 +91,27 @@ def _component_regex(component: str) -> bytes:
 
 
 def _piece_regex(piece: str) -> str:
-    # fnmatch knows nothing of slashes: its "." must become "anything but a slash" in all that a wildcard yields.
     if piece == "?":
         return "[^/]"
-    if piece.startswith("[") and piece.endswith("]"):
-        # It comes as (?s:...)\Z; Python 3.14 spells the end \z.
-        inner = fnmatch.translate(piece)[len("(?s:") : -len(r")\Z")]
-        return f"(?!/){inner}"
+    if piece.startswith("[") and piece.endswith("]") and piece not in ("[]", "[!]"):
+        return _set_regex(piece[1:-1])
     return re.escape(piece)
+
+
+def _set_regex(text: str) -> str:
+    """Match one byte of a set (`abc`, `a-c`, `!a`), never a slash; a range that ends before it begins has none.
+
+    Not by `fnmatch`, which drops such a range first, and then takes the `!` that was behind it for one that negates.
+    """
+    data = text.encode("utf-8", "surrogateescape")
+    items, named, at = data.removeprefix(b"!"), set[int](), 0
+    while at < len(items):
+        end = at + 2 if items[at + 1 : at + 2] == b"-" and at + 2 < len(items) else at
+        named.update(range(items[at], items[end] + 1))
+        at = end + 1
+    taken = (set(range(256)) - named if data.startswith(b"!") else named) - {ord("/")}
+    class_ = "".join(rf"\x{byte:02x}" for byte in sorted(taken))
+    return f"[{class_}]" if taken else "(?!)"
 
 
 def _between(parts: Iterable[str], mark: str) -> list[list[str]]:
