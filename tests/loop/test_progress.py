@@ -95,8 +95,8 @@ def test_the_state_is_told_on_request_and_nothing_is_disturbed(
     target, map_ = tmp_path / "clone.img", tmp_path / "map"
     with running("clone", small_disk.image, target, *SLOW, *form, "--map", map_) as process:
         lines: list[str] = []
-        while not any(" MiB of " in line for line in lines):
-            # Also before it copies; but not before Python has begun to heed signals.
+        while not any("B/s, 0:00:0" in line for line in lines):
+            # Also before it copies, and before it knows its speed; but not before Python has begun to heed signals.
             time.sleep(0.5)
             process.send_signal(signal.SIGUSR1)
             lines.append(stream(process.stderr).readline())
