@@ -1,15 +1,13 @@
-"""A role rebuilt on a clone of each layout that servers are on; the disk boots alone, by its own firmware.
+"""A role rebuilt on a clone of a layout that servers are on; the disk boots alone, by its own firmware.
 
-BIOS and ext4 are test_boot.py's. The others are cloned, opened and rebuilt in the helper VM, which has all drivers,
-with the twin attached throughout. One role a layout, unless the full matrix is asked for.
+Cloned, opened and rebuilt in the helper VM, which has all drivers, with the twin attached throughout. One role a
+layout, unless the full matrix is asked for.
 """
 
 import itertools
 import os
 import subprocess
 from pathlib import Path
-
-import pytest
 
 from etsclone.units import GIB
 
@@ -25,8 +23,6 @@ from .servers import (
     make_store,
     parse_identity,
 )
-
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 ROOTS = {
     "uefi-xfs": "/dev/vda3 xfs",
@@ -50,28 +46,21 @@ CAPTURE = "etsclone brd capture /run/store --role {role} --key /run/{role}.key -
 REBUILD = "etsclone rebuild {disk} --store /run/store --role {role} --trust /run/trusted --yes --key-file /run/key"
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Both roles of each layout, or one."""
-    full = metafunc.config.getoption("--full")
-    cases = itertools.product(ROOTS, HOST_NAMES) if full else USUAL.items()
-    metafunc.parametrize(("layout", "role"), list(cases))
+def cases(firmware: str, *, full: bool) -> list[tuple[str, str]]:
+    """The layouts for a firmware (`bios`, `uefi`) with both roles of each, or with one."""
+    every = itertools.product(ROOTS, HOST_NAMES) if full else USUAL.items()
+    return [(layout, role) for layout, role in every if layout.startswith(firmware)]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an empty store, its signers and keys, which each VM copies."""
-    folder = tmp_path_factory.mktemp("store")
-    make_store(folder)
-    return folder
-
-
-def test_rebuilt_and_booted(
-    layout: str, role: str, helper_image: Path, store: Path, tmp_path: Path
-) -> None:
-    image, disk = build_image(layout), tmp_path / "rebuilt.raw"
-    subprocess.run(["cp", "--sparse=always", image, tmp_path / "primary.raw"], check=True)
+def rebuilt_and_booted(layout: str, role: str, helper_image: Path, folder: Path) -> None:
+    """From the image of a layout to a server that was seen running."""
+    store = folder / "store"
+    store.mkdir()
+    make_store(store)
+    image, disk = build_image(layout), folder / "rebuilt.raw"
+    subprocess.run(["cp", "--sparse=always", image, folder / "primary.raw"], check=True)
     disks = dict.fromkeys(("primary", "secondary", "spare"), SIZE)
-    with helper(helper_image, tmp_path, disks, more=store) as vm:
+    with helper(helper_image, folder, disks, more=store) as vm:
         vm.check(PREPARE)
         clone(vm, layout, "secondary")
         identities = make_secondary(vm)
@@ -83,7 +72,7 @@ def test_rebuilt_and_booted(
             clone(vm, layout, target)
         vm.check(REBUILD.format(role=role, disk=vm.disk(target)) + "; sync", PATIENCE)
         os.link(vm.file(target), disk)  # the VM's own name of it goes with the VM
-    with boot(disk, tmp_path / "server.log", uefi=layout.startswith("uefi")) as console:
+    with boot(disk, folder / "server.log", uefi=layout.startswith("uefi")) as console:
         assert_is(console, role, identities[role])
         root = console.run("findmnt --noheadings --raw --output SOURCE,FSTYPE /").output
         assert root.strip() == ROOTS[layout]
