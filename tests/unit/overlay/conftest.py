@@ -30,7 +30,7 @@ def ssh_keygen() -> SshKeygen:
 
     def run(*arguments: str | Path, message: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         argv = ["ssh-keygen", *(str(argument) for argument in arguments)]
-        return subprocess.run(argv, input=message, capture_output=True, check=False, timeout=30)
+        return subprocess.run(argv, input=message, capture_output=True, check=False, timeout=240)
 
     return run
 
