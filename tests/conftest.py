@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from etsclone import kernel
 from etsclone.errors import INTERRUPTIONS
 
 UNIT = Path(__file__).parent / "unit"
@@ -48,6 +49,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def full(pytestconfig: pytest.Config) -> bool:
     """Whether the longer matrix was asked for."""
     return bool(pytestconfig.getoption("--full"))
+
+
+@pytest.fixture(scope="session")
+def own_mounts(worker_id: str) -> None:
+    """For tests that mount: beside other workers, mounts are this worker's alone.
+
+    A namespace that one worker's programs make copies all mounts, and holds the disks of those that are another's.
+    """
+    if worker_id != "master":
+        kernel.unshare(kernel.NEW_MOUNTS)
+        kernel.mount("", "/", flags=kernel.RECURSIVE | kernel.PRIVATE)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -47,7 +47,7 @@ HOOKED = Path(__file__).with_name("hooked.py")
 
 
 @pytest.fixture(autouse=True)
-def same_mounts() -> Iterator[None]:
+def same_mounts(own_mounts: None) -> Iterator[None]:  # noqa: ARG001
     """No test may leave this process with mounts of its own: they would hold the disks of all tests that follow."""
     before = os.readlink("/proc/self/ns/mnt")
     yield

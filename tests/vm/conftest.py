@@ -1,8 +1,6 @@
 """What the tests on real disks share: the image that they all copy."""
 
-import fcntl
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,18 +21,9 @@ def server_image() -> Path:
     return build_image("bios-ext4")
 
 
-@pytest.fixture(scope="module")
-def mounts_here(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """For files of tests that mount disks on this machine: one file at a time, and not beside who makes the image.
-
-    What runs beside in a mount namespace of its own would hold copies of these mounts, and the disks with them.
-    """
-    request.getfixturevalue("server_image")
-    with (tmp_path_factory.getbasetemp().parent / "mounts").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+@pytest.fixture(autouse=True)
+def _own_mounts(own_mounts: None) -> None:
+    """Some files mount disks on this machine."""
 
 
 @pytest.fixture(scope="session")

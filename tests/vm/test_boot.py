@@ -11,7 +11,7 @@ import pytest
 from .qemu import boot
 from .servers import HOST_NAMES, Identity, assert_is, etsclone, identity_under, make_store
 
-pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 
 FLOPPY = 1_440_000

@@ -16,7 +16,7 @@ from .conftest import build_image
 from .helper import helper
 from .qemu import boot, new_variables
 
-pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 BOOT_CODE = 440
 CORE = (2048 * 512, 1 << 20)

@@ -15,7 +15,7 @@ from .qemu import boot
 from .servers import HOST_NAMES, etsclone
 from .test_boot import Pair, mounted_root
 
-pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 OLD, QEMU = "0c:c4:7a:00:00:0f", "52:54:00:12:34:56"
 COPY = "usr/lib/systemd/network/10-lan0.link"

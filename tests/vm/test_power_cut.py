@@ -21,7 +21,7 @@ from .qemu import BOOT_TIMEOUT
 
 __all__ = ["made"]  # a fixture
 
-pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 MOMENTS = {
     "staging": "staging _write_file 3",

@@ -8,7 +8,7 @@ import pytest
 from .qemu import boot
 from .servers import etsclone
 
-pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("mounts_here"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture
