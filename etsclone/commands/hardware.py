@@ -39,7 +39,8 @@ def add_nics(parser: ArgumentParser) -> None:
         metavar="OLD=NEW",
         action="append",
         default=[],
-        help="where the system names a network interface by the MAC address OLD, write NEW; may be given again",
+        help="where the system names a network interface by the MAC address OLD, or by a name made of it (enx...),"
+        " write NEW; may be given again",
     )
     parser.add_argument(
         "--nic",
@@ -126,9 +127,9 @@ def _network_lines(survey: HardwareSurvey, given: Nics) -> Iterator[str]:
         return
     own = {nic.mac: nic for nic in given.machine}
     word = "network  "
-    for binding in found:
-        where = f"{printable(binding.path)}:{binding.line}"
-        yield f"{word}{_binding(binding, own, here=given.here)} ({where})"
+    for text, each in groupby(found, lambda binding: _binding(binding, own, here=given.here)):
+        where = ", ".join(f"{printable(binding.path)}:{binding.line}" for binding in each)
+        yield f"{word}{text} ({where})"
         word = " " * len(word)
     machine = "this machine" if given.here else "that machine"
     yield f"{word}{machine} has {', '.join(map(_nic, given.machine)) or 'no network interface'}"
