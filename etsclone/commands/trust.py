@@ -74,6 +74,15 @@ def load_trust(
         ) from error
 
 
+def load_revoked(named: Path | None) -> frozenset[bytes]:
+    """The keys (wire form) that are not to be trusted: those of the file given with `--revoked`, else this system's.
+
+    Raises:
+        TrustRefused: when a file is named and missing, or one cannot be understood.
+    """
+    return Trust.parse("", _revoked_text(named)).revoked
+
+
 @contextlib.contextmanager
 def naming(where: object) -> Iterator[None]:
     """Have what is wrong with a list say where that is.
