@@ -59,9 +59,14 @@ def read_regular(path: Path, limit: int, *, follow: bool = False) -> bytes:
     """
     with open(open_regular(path, follow=follow), "rb") as file:
         data = file.read(limit + 1)
-    if len(data) > limit:
-        raise UnfitFileError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+    check_amount(len(data), limit, path)
     return data
+
+
+def check_amount(size: int, limit: int, path: Path) -> None:
+    """Raise `UnfitFileError` when a file has more than `limit` bytes."""
+    if size > limit:
+        raise UnfitFileError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
 
 
 def _check(status: os.stat_result, path: Path) -> None:
