@@ -1,12 +1,14 @@
 """Regular files, where anybody may have put something else in their place: links, pipes, devices, endless ones.
 
-Whoever writes to a stick must not choose what root opens, wait for, or fill its memory with.
+Whoever writes to a stick must not choose what root opens, wait for, or fill its memory with. Only what somebody names
+on the command line may be a pipe.
 """
 
 import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 _WORDS = {
     stat.S_IFDIR: "it is a folder",
@@ -16,6 +18,10 @@ _WORDS = {
     stat.S_IFCHR: "it is a device",
     stat.S_IFBLK: "it is a device",
 }
+
+
+_PIPES: dict[tuple[int, int], bytes] = {}
+"""What pipes gave, by device and inode."""
 
 
 class UnfitFileError(OSError):
@@ -58,10 +64,38 @@ def read_regular(path: Path, limit: int, *, follow: bool = False) -> bytes:
         OSError: when it cannot be opened or read.
     """
     with open(open_regular(path, follow=follow), "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise UnfitFileError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
+        return _bounded(file, limit, path)
+
+
+def read_given(path: Path, limit: int) -> bytes:
+    """All bytes of a small file that somebody named: also of a pipe (`<(...)`, `/dev/stdin`), whose end is waited for.
+
+    A pipe gives what it holds only once, and a command may need it twice: it is remembered.
+
+    Raises:
+        UnfitFileError: when it is anything else, such as a terminal, or has more than `limit` bytes.
+        OSError: when it cannot be opened or read.
+    """
+    status = os.stat(path)
+    if not stat.S_ISFIFO(status.st_mode):
+        return read_regular(path, limit, follow=True)
+    pipe = status.st_dev, status.st_ino
+    if pipe not in _PIPES:
+        with open(path, "rb") as file:
+            _PIPES[pipe] = _bounded(file, limit, path)
+    return _PIPES[pipe]
+
+
+def _bounded(file: BinaryIO, limit: int, path: Path) -> bytes:
+    data = file.read(limit + 1)
+    check_amount(len(data), limit, path)
     return data
+
+
+def check_amount(size: int, limit: int, path: Path) -> None:
+    """Raise `UnfitFileError` when a file has more than `limit` bytes."""
+    if size > limit:
+        raise UnfitFileError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
 
 
 def _check(status: os.stat_result, path: Path) -> None:

@@ -62,7 +62,7 @@ PROGRAMS = {
         Program(
             "debugfs",
             "e2fsprogs",
-            "names the files that lost blocks of ext2, ext3 and ext4 belonged to",
+            "names the files that lost blocks of ext2, ext3 and ext4 belonged to, and gives new ones mount options",
         ),
         Program("xfs_db", "xfsprogs", "names the files that lost blocks of xfs belonged to"),
         Program("ionice", "util-linux", "lets others use the disks first"),

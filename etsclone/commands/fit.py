@@ -52,7 +52,7 @@ _REASONS = {
     "new_ids": "fit it first, then clone the smaller disk with --new-ids",
 }
 _PROGRAMS = {
-    "ext": ("dumpe2fs", "mke2fs", "tune2fs", "e2fsck", "cp"),
+    "ext": ("dumpe2fs", "mke2fs", "tune2fs", "debugfs", "e2fsck", "cp"),
     "xfs": ("xfs_info", "mkfs.xfs", "xfs_repair", "cp"),
     "swap": ("mkswap",),
 }

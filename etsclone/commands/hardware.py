@@ -2,7 +2,7 @@
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -39,7 +39,8 @@ def add_nics(parser: ArgumentParser) -> None:
         metavar="OLD=NEW",
         action="append",
         default=[],
-        help="where the system names a network interface by the MAC address OLD, write NEW; may be given again",
+        help="where the system names a network interface by the MAC address OLD, or by a name made of it (enx...),"
+        " write NEW; may be given again",
     )
     parser.add_argument(
         "--nic",
@@ -126,21 +127,25 @@ def _network_lines(survey: HardwareSurvey, given: Nics) -> Iterator[str]:
         return
     own = {nic.mac: nic for nic in given.machine}
     word = "network  "
-    for binding in found:
-        where = f"{printable(binding.path)}:{binding.line}"
-        yield f"{word}{_binding(binding, own, here=given.here)} ({where})"
+    for text, bound in groupby(found, lambda binding: _binding(binding, own, here=given.here)):
+        places = _listed(f"{printable(each.path)}:{each.line}" for each in bound)
+        yield f"{word}{text} ({places})"
         word = " " * len(word)
     machine = "this machine" if given.here else "that machine"
     yield f"{word}{machine} has {', '.join(map(_nic, given.machine)) or 'no network interface'}"
     if any(each.matches and each.mac not in own for each in found):
         yield f"{' ' * len(word)}--map-nic OLD=NEW writes other addresses"
-    for mac, places in groupby(others.found, attrgetter("mac")):
-        every = [str(each) for each in places]
-        more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-        shown = f"{', '.join(every[:_SHOWN])}{more}"
-        yield f"{' ' * len(word)}MAC {mac}, which {machine} does not have, is named in {shown}: change that by hand"
+    for mac, named in groupby(others.found, attrgetter("mac")):
+        places = _listed(map(str, named))
+        yield f"{' ' * len(word)}MAC {mac}, which {machine} does not have, is named in {places}: change that by hand"
     if not others.whole:
         yield f"{' ' * len(word)}not all of /etc was looked through for MAC addresses: there is too much"
+
+
+def _listed(places: Iterable[str]) -> str:
+    every = list(places)
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return f"{', '.join(every[:_SHOWN])}{more}"
 
 
 def _binding(binding: Binding, own: Mapping[str, Nic], *, here: bool) -> str:

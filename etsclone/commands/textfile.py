@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from etsclone.errors import UsageError, medium_error
+from etsclone.model.brd import MAX_SIGNERS
+from etsclone.regular import read_given
 
 
 def read_named(path: Path, what: str, *, hint: str = "") -> str:
     """The text of a file that was named.
 
     Args:
-        path: the file.
+        path: the file, or a pipe.
         what: what it should be, for the message.
         hint: what to name instead.
 
@@ -20,7 +22,7 @@ def read_named(path: Path, what: str, *, hint: str = "") -> str:
         DeviceError: when its medium fails.
     """
     with _named(path, what, hint):
-        return path.read_text(encoding="utf-8")
+        return read_given(path, MAX_SIGNERS).decode("utf-8")
 
 
 def read_kept(path: Path, what: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from etsclone.commands.textfile import unread
 from etsclone.errors import FormatError, TrustRefused, medium_error
-from etsclone.model.brd import MAX_SIGNERS
+from etsclone.model.brd import CONFIG, MAX_SIGNERS
 from etsclone.overlay.trust import Trust
-from etsclone.regular import read_regular
+from etsclone.regular import read_given, read_regular
 
 SITE_SIGNERS = Path("/etc/etsclone/allowed_signers")
 """Whom this system, the rescue system or a server itself, trusts."""
@@ -40,7 +40,7 @@ def load_trust(
     """The statement of trust to check overlays against.
 
     Args:
-        named: the file given with `--trust`; nothing else is looked at then.
+        named: the file given with `--trust`, or a pipe; nothing else is looked at then.
         revoked: the file given with `--revoked`; else that of this system counts, if it has one.
         copy: the store's own copy, which is only named in the hint.
         inside: the texts of both files in the clone that is being rebuilt, if it has them.
@@ -54,7 +54,7 @@ def load_trust(
     revoked_text = _revoked_text(revoked)
     try:
         with naming(path):
-            return Trust.parse(_text(path, follow=follow), revoked_text)
+            return Trust.parse(_text(path, named=named is not None, follow=follow), revoked_text)
     except FileNotFoundError as error:
         if named is None and inside is not None:
             signers, revoked_inside = inside
@@ -74,6 +74,15 @@ def load_trust(
         ) from error
 
 
+def load_revoked(named: Path | None) -> frozenset[bytes]:
+    """The keys (wire form) that are not to be trusted: those of the file given with `--revoked`, else this system's.
+
+    Raises:
+        TrustRefused: when a file is named and missing, or one cannot be understood.
+    """
+    return Trust.parse("", _revoked_text(named)).revoked
+
+
 @contextlib.contextmanager
 def naming(where: object) -> Iterator[None]:
     """Have what is wrong with a list say where that is.
@@ -87,14 +96,17 @@ def naming(where: object) -> Iterator[None]:
         raise TrustRefused(f"{where}: {error.message}", hint=error.hint) from error
 
 
-def _text(path: Path, *, follow: bool = True) -> str:
+def _text(path: Path, *, named: bool, follow: bool = True) -> str:
+    # Nobody makes a pipe in a store but who wants that somebody waits for it.
+    if named and follow and not os.path.lexists(path.parent / CONFIG):
+        return read_given(path, MAX_SIGNERS).decode("utf-8")
     return read_regular(path, MAX_SIGNERS, follow=follow).decode("utf-8")
 
 
 def _revoked_text(named: Path | None) -> str:
     path = named or SITE_REVOKED
     try:
-        text = _text(path)
+        text = _text(path, named=named is not None)
         with naming(path):
             Trust.parse("", text)
     except FileNotFoundError as error:

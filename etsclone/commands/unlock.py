@@ -6,6 +6,11 @@ from pathlib import Path
 from etsclone.commands.output import ask_unseen
 from etsclone.disk.luks import Keys
 from etsclone.errors import UsageError
+from etsclone.regular import read_given
+from etsclone.units import MIB
+
+_MAX_KEY = 8 * MIB
+"""Source: cryptsetup(8): it reads no more of a key file."""
 
 
 def given_keys(arguments: Namespace) -> Keys:
@@ -18,7 +23,7 @@ def given_keys(arguments: Namespace) -> Keys:
     if file is None:
         return Keys(ask=_ask)
     try:
-        return Keys((file.read_bytes(),))
+        return Keys((read_given(file, _MAX_KEY),))
     except OSError as error:
         raise UsageError(
             f"{file}: {error.strerror}", hint="name the key file of the volumes"

@@ -1,5 +1,6 @@
 """ext2, ext3 and ext4 made anew: what `dumpe2fs -h` tells becomes arguments of mke2fs. Pure functions over text."""
 
+import re
 from collections.abc import Iterator
 
 from etsclone.errors import FormatError
@@ -42,15 +43,18 @@ _FEATURES = frozenset(
 """What mke2fs can be told, and needs nothing else to be told (source: ext4(5))."""
 
 _SETTINGS = (
-    "Filesystem features", "Default mount options", "Errors behavior", "Inode count", "Free inodes", "Block count",
-    "Reserved block count", "Block size", "Blocks per group", "Flex block group size", "Inode size",
+    "Filesystem features", "Default mount options", "Mount options", "Errors behavior", "Inode count", "Free inodes",
+    "Block count", "Reserved block count", "Block size", "Blocks per group", "Flex block group size", "Inode size",
     "Directory Hash Seed", "Maximum mount count", "Check interval", "Reserved blocks uid", "Reserved blocks gid",
 )  # fmt: skip
 _LASTING = (
-    "Filesystem features", "Default mount options", "Errors behavior", "Block size", "Blocks per group",
-    "Inode size", "Directory Hash Seed", "Maximum mount count", "Check interval", "Reserved blocks uid",
-    "Reserved blocks gid",
+    "Filesystem features", "Default mount options", "Mount options", "Errors behavior", "Block size",
+    "Blocks per group", "Inode size", "Directory Hash Seed", "Maximum mount count", "Check interval",
+    "Reserved blocks uid", "Reserved blocks gid",
 )  # fmt: skip
+_MOUNT_OPTIONS = re.compile(r"[\w=,.:/+-]{0,63}", re.ASCII)
+"""Those in `s_mount_opts` (source: ext4(5)) that are one word to debugfs; it writes 63 bytes at most."""
+
 _ERRORS = {"Continue": "continue", "Remount read-only": "remount-ro", "Panic": "panic"}
 
 
@@ -69,6 +73,8 @@ def parse(printed: str, kind: str, uuid: str, label: str, size: int) -> Recipe:
     unknown = set(facts["Filesystem features"].split()) - _FEATURES
     if unknown:
         raise FormatError(f"it has features that are not made anew: {', '.join(sorted(unknown))}")
+    if not _MOUNT_OPTIONS.fullmatch(facts.get("Mount options", "")):
+        raise FormatError("it has default mount options that are not made anew: see `dumpe2fs -h`")
     # Two words in one field: the user's number, and the name that it has here.
     for name in ("Reserved blocks uid", "Reserved blocks gid", "Check interval"):
         facts[name] = facts[name].split()[0]
@@ -122,6 +128,9 @@ def commands(recipe: Recipe, device: str, size: int) -> Iterator[tuple[str, list
     if options := ",".join([*cleared, *wanted]):
         tuning += ["-o", options]
     yield "tune2fs", [*tuning, device]
+    if options := recipe["Mount options"]:
+        # tune2fs takes one alone: it parts them at the commas.
+        yield "debugfs", ["-w", "-R", f"set_super_value mount_opts {options}", device]
 
 
 def _needed(recipe: Recipe, tree: TreeSize, size: int) -> int:

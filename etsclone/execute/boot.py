@@ -213,5 +213,5 @@ def do_boot_work(disk: Disk, root: str, survey: BootSurvey) -> None:
                 hint=f"{said}; the command was: {shlex.join(argv)}",
             )
     os.sync()  # what was written by way of a filesystem is to be looked at on the disk
-    if survey.entry and not survey.entry.is_among(run("efibootmgr", ["--verbose"]).stdout):
-        run("efibootmgr", survey.entry.arguments)
+    if survey.entry and (words := survey.entry.due(run("efibootmgr", ["--verbose"]).stdout)):
+        run("efibootmgr", words)

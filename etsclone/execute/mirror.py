@@ -32,7 +32,7 @@ def plan_mirror(
     The target's brd.toml and allowed_signers are replaced only with `take_settings`.
 
     Raises:
-        StoreRefused, DeviceError: when one of the stores cannot be read.
+        StoreRefused, DeviceError: when one of the stores cannot be read, or the source's files are larger than any is.
     """
     kept = (source.path / CONFIG, source.signers_path)
     changing = [*kept, *(source.checked_path(role) for role in source.roles)]
@@ -42,6 +42,8 @@ def plan_mirror(
         files = [path for path in files if path not in settings]
     there = {path.relative_to(target.path) for path in target.records()} if target else set()
     files += [path for path in source.records() if path.relative_to(source.path) not in there]
+    for path in files:
+        source.check_size(path)
     return MirrorPlan(tuple(generations), tuple(files), settings)
 
 

@@ -29,6 +29,11 @@ def check_mac(text: str) -> str:
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 
+def check_digits(digits: str) -> str:
+    """As `check_mac`, of an address that is written as twelve digits and nothing between; errors as there."""
+    return check_mac(":".join(digits[at : at + 2] for at in range(0, len(digits), 2)))
+
+
 @dataclass(frozen=True, slots=True)
 class Nic:
     """A network interface: its name here, the address that it came with, its driver (empty when it has none)."""

@@ -12,14 +12,20 @@ from pathlib import Path
 
 from etsclone.errors import CommandFailed, FormatError, KeyRefused, SignatureInvalid
 from etsclone.model.brd import NAMESPACE
-from etsclone.overlay.signing import SigningKey, check, parse_private_key, read_private
+from etsclone.overlay.signing import (
+    MAX_KEY_FILE,
+    SigningKey,
+    check,
+    parse_private_key,
+    read_private,
+)
 from etsclone.overlay.sshwire import HARDWARE_TYPE, fingerprint, private_file_key, split_strings
 from etsclone.overlay.trust import parse_public_key
+from etsclone.regular import read_given
 from etsclone.run import run
 
 logger = logging.getLogger(__name__)
 
-_MAX_PUBLIC = 16 * 1024
 _PUBLIC_STARTS = ("ssh-", "ecdsa-", "sk-")
 _NO_AGENT = 2
 _EMPTY_AGENT = 1
@@ -113,8 +119,7 @@ def _private_key(path: Path, ask_passphrase: Callable[[], bytes]) -> SigningKey 
 def _public_key(path: Path) -> bytes | None:
     """The key of a public key file; None when it is no such file."""
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_PUBLIC).decode()
+        text = read_given(path, MAX_KEY_FILE).decode()
     except (OSError, UnicodeDecodeError):
         return None
     if not text.startswith(_PUBLIC_STARTS):

@@ -21,6 +21,7 @@ from etsclone.model.brd import check_recipient
 from etsclone.overlay.signing import parse_private_key
 from etsclone.overlay.sshwire import KEY_TYPE
 from etsclone.overlay.trust import parse_public_key
+from etsclone.regular import read_given
 
 MAX_AGE_HEADER = 16 * 1024
 """Bytes that the part of a sealed member before its ciphertext may have; a recipient needs 120 at most."""
@@ -115,8 +116,7 @@ def load_identities(path: Path, ask_passphrase: Callable[[], bytes]) -> Identiti
         KeyRefused: when there are none, or the passphrase is wrong.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_IDENTITY)
+        data = read_given(path, _MAX_IDENTITY)
     except OSError as error:
         raise KeyRefused(
             f"{path}: {error.strerror}", hint="name the file of the recovery key"

@@ -28,11 +28,12 @@ from etsclone.overlay.sshwire import (
     token_data,
 )
 from etsclone.overlay.trust import Trust, public_key_line
+from etsclone.regular import read_given
 
 _HASH = "sha512"
 """What ssh-keygen takes by default, so that our signatures are the same bytes as its own."""
 
-_MAX_KEY_FILE = 64 * 1024
+MAX_KEY_FILE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,20 +202,16 @@ def _decrypt(path: Path, data: bytes, passphrase: bytes) -> object:
 
 
 def read_private(path: Path) -> bytes:
-    """The content of a private key's file, at most 64 KiB of it.
+    """The content of a private key's file, or of a pipe.
 
     Raises:
-        KeyRefused: when it cannot be read, or others than its owner can read it.
+        KeyRefused: when it cannot be read, is larger than any key, or others than its owner can read it.
     """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            # The same rule as ssh's: a key of our own that others can read is no secret any more.
-            if _others_may_read(status):
-                raise KeyRefused(
-                    f"others can read the private key {path}", hint=f"chmod 600 {path}"
-                )
-            return file.read(_MAX_KEY_FILE)
+        # The same rule as ssh's: a key of our own that others can read is no secret any more.
+        if _others_may_read(path.stat()):
+            raise KeyRefused(f"others can read the private key {path}", hint=f"chmod 600 {path}")
+        return read_given(path, MAX_KEY_FILE)
     except OSError as error:
         raise KeyRefused(
             f"{path}: {error.strerror}", hint="name the file of the private key"

@@ -10,7 +10,7 @@ from etsclone.model.disk import Disk
 from etsclone.model.tree import printable
 
 _ENTRY = (
-    r"^Boot[0-9A-F]{{4}}\*\s.*\tHD\({number},{mark},[^)]*\)/(?:File\({path}\){data}|{path}{hex})$"
+    r"^Boot([0-9A-F]{{4}})\*\s.*\tHD\({number},{mark},[^)]*\)/(?:File\({path}\){data}|{path}{hex})$"
 )
 """A line of an entry that is active (`*`), for one loader.
 
@@ -20,6 +20,8 @@ entry for the system. The library of version 18 writes the path in `File()`, or 
 """
 _HEX = "(?:(?!5c)[0-9a-f]{2})*"  # without a backslash, as in the next line
 _DATA = rf"(?:{_HEX}|(?![0-9a-f]+$)[^\\\n]*)"
+_ORDERED = re.compile(r"^BootOrder: ([0-9A-F,]+)$", re.MULTILINE)
+_NUMBER = re.compile(r"^Boot([0-9A-F]{4})[* ]\s", re.MULTILINE)
 _GUID = 36  # characters
 _ORDER = ("shim", "GRUB", "systemd-boot", "")
 _FALLBACK = "/EFI/BOOT/"
@@ -35,19 +37,38 @@ class BootEntry:
     guid: str
     loader: str
 
+    def due(self, listed: str) -> tuple[str, ...]:
+        """The arguments with which efibootmgr sees to it that the machine starts this loader; none where it does.
+
+        An active entry that is there, under whatever label, is put in front of the boot order if that does not name
+        it; it stays where it is in the order if it does.
+
+        Args:
+            listed: what `efibootmgr --verbose` prints.
+        """
+        there = self._numbers(listed)
+        if not there:
+            return self._creation
+        found = _ORDERED.search(listed)
+        order = found[1].split(",") if found else []
+        if {*there} & {*order}:
+            return ()
+        # efibootmgr refuses an order with entries that are gone, such as firmware leaves in it.
+        known = {*_NUMBER.findall(listed)}
+        return "--bootorder", ",".join((there[0], *(each for each in order if each in known)))
+
     @property
-    def arguments(self) -> tuple[str, ...]:
-        """For efibootmgr."""
+    def _creation(self) -> tuple[str, ...]:
         path = self.loader.replace("/", "\\")
         return (
             *("--create", "--disk", self.disk, "--part", str(self.number)),
             *("--label", self.label, "--loader", path),
         )
 
-    def is_among(self, listed: str) -> bool:
-        """Whether `efibootmgr --verbose` lists it already, under whatever label, and active."""
+    def _numbers(self, listed: str) -> list[str]:
+        """Those of the active entries for this loader."""
         if not self.guid:
-            return False
+            return []
         entry = _ENTRY.format(
             number=self.number,
             mark=_mark(self.guid),
@@ -55,7 +76,7 @@ class BootEntry:
             data=_DATA,
             hex=_HEX,
         )
-        return re.search(entry, listed, re.MULTILINE | re.IGNORECASE) is not None
+        return re.findall(entry, listed, re.MULTILINE | re.IGNORECASE)
 
     def __str__(self) -> str:
         loader = printable(self.loader)

@@ -1,7 +1,8 @@
 """The values in files of network configuration that name interfaces by their MAC addresses. Pure.
 
 Each parser takes the path and content of one file and yields the places of values, in bytes, that hold addresses
-somewhere in them. What it does not understand it passes over.
+somewhere in them. What it does not understand it passes over. Names that udev made of an address need no parser: they
+are told by their form, wherever such a file has them.
 """
 
 import re
@@ -28,6 +29,24 @@ Parser = Callable[[bytes, bytes], Iterator[Value]]
 def parser_for(path: bytes) -> Parser | None:
     """The parser for a file in a folder of network configuration; None for other files there."""
     return next((parse for pattern, parse in _PARSERS if pattern.fullmatch(path)), None)
+
+
+# --- names made of an address, systemd.net-naming-scheme(7) -----------------------------------------------------------
+
+MADE_NAME = re.compile(rb"(?<![0-9A-Za-z])(?:en|wl|ww)x(?P<digits>[0-9a-f]{12})(?![0-9A-Za-z])")
+_LINES = re.compile(rb"(?m)^[ \t]*[^#;\s][^\n]*")
+"""Those that are no comments."""
+
+
+def made_names(content: bytes) -> Iterator[Value]:
+    """The digits of the address in each such name, and the name."""
+    for line in _LINES.finditer(content):
+        for match in MADE_NAME.finditer(content, *line.span()):
+            yield Value(*match.span("digits"), matches=True, name=_text(match[0]))
+
+
+def _only_names(_path: bytes, _content: bytes) -> Iterator[Value]:
+    return iter(())
 
 
 # --- udev(7) ---------------------------------------------------------------------------------------------------------
@@ -153,7 +172,6 @@ def _interfaces(_path: bytes, content: bytes) -> Iterator[Value]:
 
 # --- dracut.cmdline(7), and what network boot loaders add ------------------------------------------------------------
 
-_OPTIONS = re.compile(rb"(?m)^[ \t]*[^#\s][^\n]*")
 _OPTION = re.compile(
     rb"(?:\bifname=(?P<name>[^\s:]{1,15}):(?P<named>[0-9A-Fa-f:]{17})|\bBOOTIF=(?:01-)?(?P<booted>[0-9A-Fa-f:-]{17}))"
     rb"(?![0-9A-Za-z:-])"
@@ -161,7 +179,7 @@ _OPTION = re.compile(
 
 
 def _kernel_options(_path: bytes, content: bytes) -> Iterator[Value]:
-    for line in _OPTIONS.finditer(content):
+    for line in _LINES.finditer(content):
         for match in _OPTION.finditer(content, *line.span()):
             yield Value(*match.span(match.lastgroup or 0), matches=True, name=_text(match["name"]))
 
@@ -253,6 +271,7 @@ _PARSERS: tuple[tuple[re.Pattern[bytes], Parser], ...] = tuple(
         (rb"/etc/NetworkManager/system-connections/[^/]+", _connection),
         (rb"/etc/NetworkManager/(NetworkManager|conf\.d/[^/]+)\.conf", _network_manager),
         (rb"/etc/network/(interfaces|interfaces\.d/[^/]+)", _interfaces),
+        (rb"/etc/(default/isc-dhcp-server|sysconfig/dhcpd6?)", _only_names),
         (rb"/etc/(default/grub(\.d/[^/]+)?|kernel/cmdline|cmdline\.d/[^/]+)", _kernel_options),
         (rb"/etc/dracut\.conf(\.d/[^/]+)?", _kernel_options),
         (rb"/(boot|efi)/.+", _kernel_options),

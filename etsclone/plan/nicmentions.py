@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator
 from operator import attrgetter
 
 from etsclone.model.edit import Folders
-from etsclone.model.hardware import Mention, Mentions, check_mac
+from etsclone.model.hardware import Mention, Mentions, check_digits
 from etsclone.model.tree import join, name_of
+from etsclone.plan.nicfiles import MADE_NAME
 from etsclone.plan.nics import bindings, mapped_places
 from etsclone.plan.references import referring
 from etsclone.units import KIB, MIB
@@ -40,9 +41,9 @@ _COMMENT = re.compile(rb"[ \t]*(?:#|;|//)")
 _PAIRS = rb"[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})"
 _ADDRESS = re.compile(
     rb"(?:(?<![0-9A-Za-z:.-])|(?<=mac:)|(?<=BOOTIF=01-)|\bifname=[^\s:]{1,15}:)(?P<pairs>%b)(?![0-9A-Za-z:-])"
-    rb"|(?<![0-9A-Za-z])(?:en|wl|ww)x(?P<name>[0-9a-f]{12})(?![0-9A-Za-z])" % _PAIRS
+    rb"|%b" % (_PAIRS, MADE_NAME.pattern)
 )
-"""Also in the options of a kernel, and in the names that udev makes of them (systemd.net-naming-scheme(7))."""
+"""Also in the options of a kernel, and in the names that udev makes of them."""
 
 _BYTES = re.compile(rb"\s*(?:cloned-)?mac-address\s*=\s*((?:\d{1,3};){5}\d{1,3});?\s*")
 """As old versions of NetworkManager wrote them in keyfiles: six numbers."""
@@ -108,7 +109,7 @@ def _paths(files: Folders) -> Iterator[bytes]:
 
 def _digits(match: re.Match[bytes]) -> str:
     """Twelve, in lower case, however they are parted."""
-    return (match["pairs"] or match["name"]).decode().replace(":", "").replace("-", "").lower()
+    return (match["pairs"] or match["digits"]).decode().replace(":", "").replace("-", "").lower()
 
 
 def _digits_of_bytes(numbers: bytes) -> str:
@@ -116,8 +117,7 @@ def _digits_of_bytes(numbers: bytes) -> str:
 
 
 def _mention(path: bytes, line: int, digits: str) -> Iterator[Mention]:
-    pairs = ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
     try:
-        yield Mention(path, line, check_mac(pairs))
+        yield Mention(path, line, check_digits(digits))
     except ValueError:
         return  # no interface's: zeros, a group, or numbers above 255

@@ -1,7 +1,7 @@
 """Where a system names network interfaces by their MAC addresses, and its files with other addresses. Pure.
 
 Only files that are about the system's own interfaces are looked at. A DHCP server's hosts are other machines: those
-addresses stay.
+addresses stay. A name that udev made of an address (`enx525400123456`) is a binding to it.
 """
 
 import re
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from etsclone.errors import UsageError
 from etsclone.model.boot import Finding
 from etsclone.model.edit import Edit, Files
-from etsclone.model.hardware import Binding, check_mac
+from etsclone.model.hardware import Binding, check_digits
 from etsclone.model.tree import join, name_of, parent_of, printable
-from etsclone.plan.nicfiles import Value, parser_for
+from etsclone.plan.nicfiles import Value, made_names, parser_for
 from etsclone.plan.references import referring
 
 _FOLDERS = (
@@ -29,6 +29,9 @@ _FOLDERS = (
     b"/etc/network/interfaces.d",
     b"/etc/cloud/cloud.cfg.d",
 )
+_DHCP_SERVERS = (b"/etc/default/isc-dhcp-server", b"/etc/sysconfig/dhcpd", b"/etc/sysconfig/dhcpd6")
+"""Where dhcpd(8) is told on which interfaces it serves."""
+
 _DROP_INS = re.compile(rb".+\.(?:link|network|netdev)\.d")
 
 _MAC = re.compile(
@@ -154,24 +157,32 @@ def _texts(files: Files) -> Iterator[tuple[bytes, bytes]]:
             for each in (path, *(join(path, below) for below in inside)):
                 if parser_for(each) and (content := files.read(each)):
                     yield each, content
-    for path in referring(files):  # among them are those that tell a kernel its options
+    # Among those that may name disks are those that tell a kernel its options.
+    for path in (*_DHCP_SERVERS, *referring(files)):
         if parser_for(path) and (content := files.read(path)):
             yield path, content
 
 
 def _found(path: bytes, content: bytes) -> list[_Found]:
     """The addresses in a file, in their order; none twice, even where one value is inside another one."""
-    parse = parser_for(path)
     found: dict[int, _Found] = {}
-    for value in parse(path, content) if parse else ():
-        for match in _MAC.finditer(content[value.start : value.end]):
-            try:
-                mac = check_mac(match[0].decode())
-            except ValueError:
-                continue  # all zeros, or a group: no interface
-            start, end = (value.start + at for at in match.span())
-            found.setdefault(end, _Found(start, end, mac, value))
+    for value, start, end in _candidates(path, content):
+        try:
+            mac = check_digits(content[start:end].translate(None, b":.-").decode())
+        except ValueError:
+            continue  # all zeros, or a group: no interface
+        found.setdefault(end, _Found(start, end, mac, value))
     return [found[end] for end in sorted(found)]
+
+
+def _candidates(path: bytes, content: bytes) -> Iterator[tuple[Value, int, int]]:
+    """The values in a file, and the bytes `[start, end)` in them that look like an address."""
+    if parse := parser_for(path):
+        for value in parse(path, content):
+            for match in _MAC.finditer(content[value.start : value.end]):
+                yield value, value.start + match.start(), value.start + match.end()
+        for value in made_names(content):
+            yield value, value.start, value.end
 
 
 def _replaced(content: bytes, due: list[_Found], mapping: Mapping[str, str]) -> bytes:
@@ -189,7 +200,7 @@ def _like(old: bytes, mac: str) -> bytes:
     """An address in the manner of another one."""
     digits = mac.replace(":", "").encode()
     digits = digits.upper() if old != old.lower() and old == old.upper() else digits
-    separator = b"." if b"." in old else old[2:3]
+    separator = next((each for each in (b".", b":", b"-") if each in old), b"")
     size = 4 if separator == b"." else 2
     return separator.join(digits[at : at + size] for at in range(0, len(digits), size))
 

@@ -1,7 +1,7 @@
 """Which files hold what nobody but their owner should read, and what of a line should not be shown."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from etsclone.model.scope import pattern_regex
@@ -49,7 +49,7 @@ _PRIVATE_KEY = re.compile(
     rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|AGE-SECRET-KEY-1", re.IGNORECASE
 )
 _WORDS = (
-    r"[a-z0-9_.-]{0,40}(?:passw(?:or)?d|passphrase|secret|psk|private[ _-]?key|api[ _-]?key|token|community"
+    r"(?:passw(?:or)?d|passphrase|secret|psk|private[ _-]?key|api[ _-]?key|token|community"
     r"|bindpw|rootpw|requirepass|masterauth|identified\s+by"
     r"|pre-?shared[ _-]?key|(?:wireless|wep)[_-]?key|auth_pass(?![a-z]))"
     r"(?![a-z0-9_-]{0,40}(?:file|path)\b)[a-z0-9_-]{0,80}[\"'\])]*"
@@ -57,25 +57,30 @@ _WORDS = (
 """What has a secret as its value; the name of a file that holds one is none."""
 
 _VALUE = re.compile(
-    rf"(?i)\b({_WORDS}(?>\s*[=:,>]\s*|\s+))"
+    rf"(?i)({_WORDS}(?>\s*[=:,>]\s*|\s+))"
     r"(?![\"']?(?:yes|no|true|false|on|off|none)[\"'\]);,]*\s*\Z)(\S.*)"
 )
 _ASSIGNED = re.compile(
-    r"(?i)\b([a-z0-9_.-]{0,40}(?:(?<![a-z])pass|pwd|credentials?|[a-z]_key)[\"'\])]*\s*[=:,>]\s*)(\S.*)"
+    r"(?i)((?:(?<![a-z])pass|pwd|credentials?|[a-z]_key)[\"'\])]*\s*[=:,>]\s*)(\S.*)"
 )
 """Words that also mean other things: only with a value assigned."""
 
 _KEY = re.compile(r"(?i)^([-+ ]?\s*key\s*=\s*)(\S.*)")
 """As systemd has it; elsewhere in a line it may be the name of anything."""
 
-_OPEN = re.compile(rf"(?i)(?:^|[\s;{{,<\"']){_WORDS}\s*[=:,>]?\s*[|>\\]?-?\s*\Z")
+_OPEN = re.compile(
+    rf"(?i)(?:^|[\s;{{,<\"'])[a-z0-9_.-]{{0,40}}{_WORDS}\s*+[=:,>]?+\s*+[|>\\]?+-?+\s*+\Z"
+)
 """The value is on the next line."""
+
+_TAIL = 400
+"""Characters at the end of a line that such a word is looked for in; it and all that may follow it has fewer."""
 
 _COMMENTS = ("#", ";", "//")
 
-_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s]+@")
+_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s]+(?=@)")
 
-_ARGUMENT = r"""(?:"(?:\\.|[^"\\]){0,200}"|'[^']{0,200}'|\S)+"""
+_ARGUMENT = r"""(?:"(?:\\.|[^"\\])*+(?:"|\Z)|'[^']*+(?:'|\Z)|\S)+"""
 _COMMANDS = tuple(
     (
         re.compile(rf"\b(?:{name})\b(?:(?!\s(?:\||\|\||&&?)\s|;\s).)*"),
@@ -101,6 +106,11 @@ _COMMANDS = tuple(
 """Programs, up to where the next command begins, and which of their options has a secret as its value."""
 
 MASK = "********"
+
+_HOLE = "\0"
+"""Stands for a character that is not shown; no line that is shown has it."""
+
+_HOLES = re.compile(f"{_HOLE}+")
 
 
 def secret_paths(more: Iterable[str] = ()) -> re.Pattern[bytes]:
@@ -131,27 +141,76 @@ def is_secret(
 
 def masked(line: str) -> str:
     """A line of a file that is no secret as a whole, without the value of what looks like a password."""
+    return _shown(_blanked(line))
+
+
+def masked_from_above(*files: Sequence[str]) -> dict[str, str]:
+    """As they may be shown, the lines of files that lines above may tell to be the value of what looks like a password.
+
+    These are what stands below a word, or goes on after a backslash; without white space around them. A line that is a
+    secret in one place is one everywhere.
+    """
+    blanked: dict[str, str] = {}
+    for file in files:
+        for line, blank in (*_below_words(file), *_continued(file)):
+            before = blanked.get(line) or _blanked(line)
+            blanked[line] = "".join(
+                _HOLE if _HOLE in pair else pair[0] for pair in zip(before, blank, strict=True)
+            )
+    return {line: _shown(blank) for line, blank in blanked.items()}
+
+
+def _below_words(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Lines below those that end with a word, stripped, and blanked."""
+    is_open = False
+    for line in filter(None, map(str.strip, lines)):
+        if is_open:
+            yield line, _HOLE * len(line)
+        end = _OPEN.search(line, max(0, len(line) - _TAIL))
+        is_open = end is not None and not line.startswith(_COMMENTS)
+
+
+def _continued(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Lines that go on after a backslash, stripped, and blanked by what they are together."""
+    parts: list[str] = []
+    for line in map(str.rstrip, lines):
+        parts.append(line)
+        if not line.endswith("\\"):
+            if len(parts) > 1:
+                yield from _together(parts)
+            parts = []
+    yield from _together(parts)
+
+
+def _together(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    bodies = [part.removesuffix("\\") for part in parts]
+    blanked, at = _blanked("".join(bodies)), 0
+    for part, body in zip(parts, bodies, strict=True):
+        end = at + len(body)
+        line = part.lstrip()
+        yield line, (blanked[at:end] + part[len(body) :])[len(part) - len(line) :]
+        at = end
+
+
+def _blanked(line: str) -> str:
+    """A line with holes in place of what is not shown, as long as it is."""
     for program, option in _COMMANDS:
         line = program.sub(partial(_without_value, option), line)
-    for pattern in (_VALUE, _ASSIGNED, _KEY):
-        line = pattern.sub(rf"\1{MASK}", line)
-    return _IN_URL.sub(rf"\1{MASK}@", line)
-
-
-def values_below(lines: Iterable[str]) -> frozenset[str]:
-    """The lines of a file, stripped, that only the line above tells to be the value of what looks like a password."""
-    found, is_open = set(), False
-    for line in map(str.strip, lines):
-        if not line:
-            continue
-        if is_open:
-            found.add(line)
-        is_open = not line.startswith(_COMMENTS) and _OPEN.search(line) is not None
-    return frozenset(found)
+    for pattern in (_VALUE, _ASSIGNED, _KEY, _IN_URL):
+        line = pattern.sub(_blank, line)
+    return line
 
 
 def _without_value(option: re.Pattern[str], command: re.Match[str]) -> str:
-    return option.sub(rf"\1{MASK}", command[0])
+    return option.sub(_blank, command[0])
+
+
+def _blank(match: re.Match[str]) -> str:
+    return match[1] + _HOLE * (match.end() - match.end(1))
+
+
+def _shown(blanked: str) -> str:
+    return _HOLES.sub(MASK, blanked)
 
 
 def _any_of(patterns: Iterable[str]) -> bytes:

@@ -2,12 +2,12 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from etsclone.model.diff import Shown, TextDiff
 from etsclone.model.tree import Entry, printable
-from etsclone.plan.secrets import MASK, is_secret, masked, values_below
+from etsclone.plan.secrets import is_secret, masked, masked_from_above
 from etsclone.units import KIB, counted
 
 MOST = 256 * KIB
@@ -52,15 +52,15 @@ def text_diff(
         return TextDiff(path, Shown.BINARY, _digests(before, after))
     lines = _unified(texts[0], texts[1], path, (before, after), labels)
     if secrets:
-        values = values_below(texts[0]) | values_below(texts[1])
-        lines = (_masked(line, values) for line in lines)
+        known = masked_from_above(texts[0], texts[1])
+        lines = (_masked(line, known) for line in lines)
     return TextDiff(path, Shown.TEXT, tuple(lines))
 
 
-def _masked(line: str, values: frozenset[str]) -> str:
+def _masked(line: str, known: Mapping[str, str]) -> str:
     # The line above, that tells of a value, may be in another hunk or in none: what counts is the text.
-    value = line[1:].strip()
-    return line[0] + line[1:].replace(value, MASK) if value in values else masked(line)
+    text = line[1:].strip()
+    return line[0] + line[1:].replace(text, known[text]) if text in known else masked(line)
 
 
 def _unified(

@@ -22,7 +22,7 @@ from etsclone.errors import (
     TargetChanged,
     medium_error,
 )
-from etsclone.regular import UnfitFileError, open_regular
+from etsclone.regular import UnfitFileError, check_amount, open_regular
 from etsclone.units import MIB
 
 LOCK_NAME = ".lock"
@@ -179,8 +179,22 @@ def replace_text(path: Path, text: str) -> None:
         new.commit()
 
 
-def copy_file(source: Path, target: Path, *, size: int | None = None, replace: bool = False) -> int:
+def copy_file(
+    source: Path,
+    target: Path,
+    *,
+    size: int | None = None,
+    most: int | None = None,
+    replace: bool = False,
+) -> int:
     """Copy a file in one step, read it back from the medium, and return its size (bytes). Hold the target's lock.
+
+    Args:
+        source: the file.
+        target: what it becomes.
+        size: how many bytes it must have.
+        most: how many bytes it may have; of one with more, no more are read.
+        replace: whether there may be such a file already.
 
     Raises:
         TargetChanged: when the source has not, or no longer, the `size` given; nothing of the target stays.
@@ -196,6 +210,8 @@ def copy_file(source: Path, target: Path, *, size: int | None = None, replace: b
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             copied += len(chunk)
+            if most is not None:
+                check_amount(copied, most, source)
             new.file.write(chunk)
         if size not in (None, copied):
             raise TargetChanged(

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from etsclone.errors import FormatError, StoreRefused, medium_error
 from etsclone.model.brd import CONFIG, MAX_SIGNERS, SIGNERS, check_name, check_recipients
-from etsclone.regular import read_regular
+from etsclone.regular import check_amount, read_regular
 from etsclone.store.files import (
     LOCK_NAME,
     NewFile,
@@ -37,6 +37,7 @@ from etsclone.store.files import (
     sync_folder,
     typed_errors,
 )
+from etsclone.units import MIB
 
 FORMAT_VERSION = 1
 RECEIPTS = "receipts"
@@ -44,6 +45,9 @@ DRILLS = "drills"
 
 _KEYS = {"format", "pair", "profile", "roles", "created"}
 _MAX_CONFIG = 64 * 1024
+_MAX_RECORD = 64 * MIB
+"""A receipt names each change of a rebuild: these are some hundred thousand."""
+
 _MAX_GENERATION = 999_999
 _RESERVED = {CONFIG, SIGNERS, RECEIPTS, DRILLS}
 _RECEIPT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -251,12 +255,18 @@ class Store:
 
     def take_file(self, other: "Store", path: Path) -> int:
         """Copy another file of `other` to the same place, and replace what is there. Otherwise as `take`."""
-        target = self.path / path.relative_to(other.path)
-        if target.parent.name not in (RECEIPTS, DRILLS):
+        place = path.relative_to(other.path)
+        target, most = self.path / place, _most(place)
+        if not _is_record(place):
             _make_folder(target.parent)
-            return copy_file(path, target, replace=True)
+            return copy_file(path, target, most=most, replace=True)
         with _writing_records(target.parent):
-            return copy_file(path, target)
+            return copy_file(path, target, most=most)
+
+    def check_size(self, path: Path) -> None:
+        """Raise `StoreRefused` when a file of the store, other than a generation, has more bytes than any may have."""
+        with typed_errors(path), contextlib.suppress(FileNotFoundError):
+            check_amount(path.lstat().st_size, _most(path.relative_to(self.path)), path)
 
     def records(self) -> tuple[Path, ...]:
         """The receipts, and what else was written down of what was done with the store."""
@@ -488,6 +498,15 @@ def _check_own(folder: Path) -> None:
             f"{folder}: it is a symbolic link, no folder",
             hint="no etsclone put it there: find out who did, and remove it",
         )
+
+
+def _is_record(place: Path) -> bool:
+    """Whether a file lies in a folder of records: its path in the store tells."""
+    return place.parent.name in (RECEIPTS, DRILLS)
+
+
+def _most(place: Path) -> int:
+    return _MAX_RECORD if _is_record(place) else MAX_SIGNERS
 
 
 def _file_names(folder: Path) -> list[str]:

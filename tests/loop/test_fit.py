@@ -24,6 +24,7 @@ KINDS = {
     "ext4 of 1 KiB": ("mkfs.ext4", "-q", "-F", "-b", "1024", "-i", "4096"),
     "ext4 of old": ("mkfs.ext4", "-q", "-F", "-O", "^metadata_csum,^64bit,^huge_file,uninit_bg", "-I", "128"),
     "ext4 of new": ("mkfs.ext4", "-q", "-F", "-O", "inline_data,metadata_csum_seed,large_dir,ea_inode,orphan_file"),
+    "ext4 with options": ("mkfs.ext4", "-q", "-F"),
     "ext3": ("mkfs.ext3", "-q", "-F", "-E", "hash_seed=00112233-4455-6677-8899-aabbccddeeff"),
     "ext2": ("mkfs.ext2", "-q", "-F", "-L", "second"),
     "xfs": ("mkfs.xfs", "-q", "-f", "-L", "data"),
@@ -31,6 +32,17 @@ KINDS = {
                    "-n", "size=8192"),
     "xfs of 1 KiB": ("mkfs.xfs", "-q", "-f", "-b", "size=1024", "-m", "reflink=1,rmapbt=1,bigtime=0"),
 }  # fmt: skip
+TUNED = {
+    "ext4 with options": (
+        ("tune2fs", "-o", "journal_data_writeback,discard,^acl"),
+        (
+            "debugfs",
+            "-w",
+            "-R",
+            "set_super_value mount_opts stripe=32,inode_readahead_blks=16",
+        ),
+    )
+}
 QUIET = {"ext2": "ro", "ext3": "ro,noload", "ext4": "ro,noload", "xfs": "ro,norecovery,nouuid"}
 SIZES = {"ext2": 160 * MIB, "ext3": 160 * MIB, "ext4": 160 * MIB, "xfs": 480 * MIB}
 
@@ -49,7 +61,8 @@ def make_disk(image: Path, kind: str, scratch: Path, label: str = "gpt", sector:
         disks.know_partitions(device)
         for number, size in ((1, MIB), (4, 2 * MIB)):
             disks.scrawl(node(device, number), 0, size)
-        tool(*KINDS[kind], node(device, 2))
+        for words in (KINDS[kind], *TUNED.get(kind, ())):
+            tool(*words, node(device, 2))
         tool("mkswap", "--label", "paging", node(device, 3))
         with mounted(node(device, 2), scratch):
             nasty.fill(scratch)
@@ -73,7 +86,7 @@ def features(image: Path, kind: str, sector: int = 512) -> list[str]:
         part = node(device, 2)
         if kind.startswith("ext"):
             lines = tool("dumpe2fs", "-h", part).splitlines()
-            names = ("volume name", "UUID", "features", "mount options", "Errors", "Block size", "Inode size",
+            names = ("volume name", "UUID", "features", "ount options", "Errors", "Block size", "Inode size",
                      "Maximum mount", "Check interval", "Hash Seed", "extra isize", "blocks uid")  # fmt: skip
             return [line for line in lines if any(name in line for name in names)]
         sized = r"/dev/\S+|(agcount|agsize|blocks|rtextents|imaxpct|sunit)=\d+( blks)?"

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.loop
 OLD, OTHER, NEW = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02", "0c:c4:7a:00:00:0f"
 LINK, IFCFG = "etc/systemd/network/10-lan.link", "etc/sysconfig/network-scripts/ifcfg-eth1"
 COPY = LINK.replace("etc", "usr/lib")
+DHCPD = "etc/sysconfig/dhcpd"
 MENU = "boot/grub/grub.cfg"
 TEXT = "HWADDR={}\nONBOOT=yes\n"
 VERSION = "6.1.0-28-amd64"
@@ -39,6 +40,10 @@ def bound(pair: Pair) -> Pair:
     return pair
 
 
+def named(mac: str) -> str:
+    return f"enx{mac.replace(':', '')}"
+
+
 def facts(done: subprocess.CompletedProcess[str]) -> dict[str, object]:
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])["hardware"]
@@ -51,7 +56,7 @@ def test_addresses_are_shown_against_those_of_the_machine(bound: Pair) -> None:
     assert (
         f"lan0 is bound to MAC {OLD}, which that machine does not have (/{LINK}:2)" in shown.stdout
     )
-    assert f"eth1 is bound to MAC {OTHER} (/{IFCFG}:1)" in shown.stdout
+    assert f"eth1 is bound to MAC {OTHER} (/{IFCFG}:1, /{MENU}:1)" in shown.stdout
     assert "--map-nic OLD=NEW writes other addresses" in shown.stdout
     here = rebuild(bound, bound.disk("secondary"), "primary", "--dry-run").stdout
     for nic in nics():
@@ -94,6 +99,12 @@ def test_mapped_addresses_are_written_and_verified(bound: Pair) -> None:
     )
     refuses(rebuild(bound, disk, "primary", *maps), 2, f"/{IFCFG} is not of the role")
     maps = ("--map-nic", f"{OLD}={NEW}", "--map-nic", f"{OTHER}={NEW[:-1]}e")
+    with mounted(disk) as root:
+        write_tree(root, {DHCPD: f"DHCPDARGS={named(OTHER)}\nDHCPD_INTERFACE={named(OTHER)}\n"})
+    shown = rebuild(bound, disk, "primary", "--dry-run", "--nic", NEW).stdout
+    assert (
+        f"{named(OTHER)} is bound to MAC {OTHER}, which that machine does not have (/{DHCPD}:1, /{DHCPD}:2)\n"
+    ) in shown
     found = facts(rebuild(bound, disk, "primary", *maps, "--json"))
     assert found["mapped"] == {OLD: NEW, OTHER: f"{NEW[:-1]}e"}
     with mounted(disk, "ro") as root:
@@ -102,6 +113,8 @@ def test_mapped_addresses_are_written_and_verified(bound: Pair) -> None:
         ).read_text() == f"[Match]\nMACAddress={NEW.upper()}\n[Link]\nName=lan0\n"
         assert (root / IFCFG).read_text() == TEXT.format(f"{NEW[:-1]}e")
         assert (root / MENU).read_text() == f"linux /v ifname=eth1:{NEW[:-1]}e\n"
+        name = named(f"{NEW[:-1]}e")
+        assert (root / DHCPD).read_text() == f"DHCPDARGS={name}\nDHCPD_INTERFACE={name}\n"
     (receipt,) = (bound.store / "receipts").glob("*rebuild*.json")
     assert json.loads(receipt.read_text())["hardware"]["mapped"] == found["mapped"]
     before = content(disk)

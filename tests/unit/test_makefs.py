@@ -70,6 +70,24 @@ def test_ext4_is_made_as_it_was() -> None:
     assert {option: words_after(tuning, option) for option in expected} == expected
 
 
+def test_default_mount_options_are_the_same() -> None:
+    text = DUMPE2FS.replace(
+        "Filesystem state", "Mount options:  data_err=abort,commit=9\nFilesystem state"
+    )
+    *_, last = ext.commands(ext_recipe(text), "/dev/x", 5 * GIB)
+    words = "set_super_value mount_opts data_err=abort,commit=9"
+    assert last == ("debugfs", ["-w", "-R", words, "/dev/x"])
+    assert ext.lasting(ext_recipe(text))["Mount options"] == "data_err=abort,commit=9"
+    assert ext.lasting(ext_recipe())["Mount options"] == ""
+
+
+@pytest.mark.parametrize("options", ["a b", 'a"b', "commit=5;x", "x" * 64])
+def test_mount_options_that_cannot_be_given_are_not_lost(options: str) -> None:
+    text = DUMPE2FS.replace("Filesystem state", f"Mount options: {options}\nFilesystem state")
+    with pytest.raises(FormatError, match="default mount options that are not made anew"):
+        ext_recipe(text)
+
+
 def test_a_small_ext4_spends_no_more_than_a_sixteenth_on_its_journal() -> None:
     (_, argv), _ = ext.commands(ext_recipe(), "/dev/x", 320 * MIB)
     assert words_after(argv, "-J") == "size=20"

@@ -219,10 +219,12 @@ Boot0001* debian\tHD({{number}},GPT,{ESP.uuid.lower()},0x800,0x100000)/File(\\EF
 """
 
 
-def test_arguments_for_efibootmgr() -> None:
-    assert ENTRY.arguments == (
-        *("--create", "--disk", "/dev/sdx", "--part", "2"),
-        *("--label", "etsclone primary", "--loader", r"\EFI\debian\shimx64.efi"),
+def creation(entry: BootEntry) -> tuple[str, ...]:
+    """What efibootmgr is told where there is no such entry."""
+    path = entry.loader.replace("/", "\\")
+    return (
+        *("--create", "--disk", "/dev/sdx", "--part", str(entry.number)),
+        *("--label", "etsclone primary", "--loader", path),
     )
 
 
@@ -231,6 +233,7 @@ PRINTED = [(SAMPLES / f"efibootmgr-{version}.txt").read_text() for version in (1
 # As version 18 prints it with efivar 39.
 PRINTED += [re.sub(r"/File\((.*?\.efi)\)", r"/\1", PRINTED[1], flags=re.IGNORECASE)]
 PRINTED_GUID = "12345678-ABCD-4EF0-8123-456789ABCDEF"
+PRINTED_ENTRY = replace(ENTRY, guid=PRINTED_GUID)
 
 
 @pytest.mark.parametrize("listed", PRINTED)
@@ -255,15 +258,44 @@ def test_entries_as_they_are_printed(
     listed: str, number: int, guid: str, loader: str, there: bool
 ) -> None:
     entry = replace(ENTRY, number=number, guid=guid, loader=loader)
-    assert entry.is_among(listed) is there
+    assert entry.due(listed) == (() if there else creation(entry))
+
+
+@pytest.mark.parametrize("listed", PRINTED)
+@pytest.mark.parametrize(
+    ("printed", "order"),
+    [
+        pytest.param("BootOrder: 0002,0004", "0001,0002,0004", id="in front of all"),
+        pytest.param("BootOrder: 0002,2001,0003,000A", "0001,0002,0003", id="others that are gone"),
+        # As version 17 prints it of a machine without that variable.
+        pytest.param("No BootOrder is set; firmware will attempt recovery", "0001", id="no order"),
+    ],
+)
+def test_an_entry_out_of_the_boot_order_is_put_in_front(
+    listed: str, printed: str, order: str
+) -> None:
+    listed = re.sub(r"(?m)^BootOrder: .*$", printed, listed)
+    assert PRINTED_ENTRY.due(listed) == ("--bootorder", order)
+
+
+@pytest.mark.parametrize("listed", PRINTED)
+def test_of_two_entries_for_a_loader_one_in_the_order_is_enough(listed: str) -> None:
+    (line,) = re.findall("(?m)^Boot0001.*$", listed)
+    twice = listed.replace(line, f"{line.replace('0001', '0000')}\n{line}")
+    assert PRINTED_ENTRY.due(twice) == ()
+    neither = twice.replace("BootOrder: 0001,", "BootOrder: ")
+    assert PRINTED_ENTRY.due(neither) == ("--bootorder", "0000,0002,0003,0004,0005,0006,0007,0008")
 
 
 def test_an_entry_that_is_there_is_known() -> None:
-    assert ENTRY.is_among(LISTED.format(number=2, folder="debian"))
+    assert ENTRY.due(LISTED.format(number=2, folder="debian")) == ()
     newer = LISTED.replace("/File(", "/").replace("EFI)", "EFI")  # as version 18 prints it
-    assert ENTRY.is_among(newer.format(number=2, folder="debian"))
-    assert not ENTRY.is_among(LISTED.format(number=1, folder="debian"))
-    assert not ENTRY.is_among(LISTED.format(number=2, folder="fedora"))
+    assert ENTRY.due(newer.format(number=2, folder="debian")) == ()
+    for listed in (
+        LISTED.format(number=1, folder="debian"),
+        LISTED.format(number=2, folder="fedora"),
+        "BootOrder: 0000\n",
+    ):
+        assert ENTRY.due(listed) == creation(ENTRY)
     other = replace(ENTRY, guid=ESP.uuid.replace("ABCD", "ABCE"))
-    assert not other.is_among(LISTED.format(number=2, folder="debian"))
-    assert not ENTRY.is_among("BootOrder: 0000\n")
+    assert other.due(LISTED.format(number=2, folder="debian")) == creation(other)

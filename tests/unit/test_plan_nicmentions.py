@@ -32,17 +32,13 @@ def told(path: str, text: str, *own: str) -> list[tuple[int, str]]:
         ("/etc/kernel/entry", f"\nroot=UUID=1 ifname=eth0:{A} ro"),
         ("/etc/kernel/entry", f"\nroot=UUID=1 BOOTIF=01-{DASHED} ro"),
         ("/etc/default/grub", f'\nGRUB_CMDLINE_LINUX="net.ifnames=0 lan={A}"\n'),
-        ("/boot/grub/grub.cfg", f"menuentry x {{\n linux /v x=enx{DIGITS} ro\n}}\n"),
+        ("/etc/sysctl.d/x.conf", f"\nnet.ipv4.conf.enx{DIGITS}.forwarding=1\n"),
         ("/boot/efi/EFI/debian/grub.cfg", f"\nlinux /v x={DASHED}\n"),
         ("/etc/NetworkManager/NetworkManager.conf", f"[main]\nno-auto-default={A};\n"),
         (
             "/etc/NetworkManager/system-connections/x",
             "[802-3-ethernet]\nmac-address=82;84;0;18;52;86;\n",
         ),
-        ("/etc/network/interfaces", f"\nauto enx{DIGITS}\n"),
-        ("/etc/netplan/a.yaml", f"network:\n  ethernets: {{enx{DIGITS}: {{dhcp4: true}}}}\n"),
-        ("/etc/systemd/network/a.network", f"[Match]\nName=enx{DIGITS}\n"),
-        ("/etc/udev/rules.d/x.rules", f'\nENV{{ID_NET_NAME_MAC}}=="enx{DIGITS}", NAME="lan"\n'),
         ("/etc/dhcp/dhclient.conf", f"\nsend dhcp-client-identifier {A};\n"),
         ("/etc/openvswitch/a/b/c.conf", f"\nx=mac:{A}\n"),
     ],
@@ -91,6 +87,7 @@ def test_the_name_of_a_file_counts(path: str) -> None:
         ("/etc/systemd/network/a.link", f"[Match]\nMACAddress={A}\n"),
         ("/etc/kernel/cmdline", f"ifname=eth0:{A} BOOTIF=01-{DASHED}\n"),
         ("/etc/network/interfaces", f"iface br0\n hwaddress {A}\n post-up x {A}\n"),
+        ("/etc/network/interfaces", f"auto enx{DIGITS}\n"),
     ],
 )
 def test_what_is_not_told(path: str, text: str) -> None:

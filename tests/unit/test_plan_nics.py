@@ -215,6 +215,56 @@ def test_reasons_name_the_interface() -> None:
     assert edit.reasons == (f"eth0 had the MAC {A}, has {NEW}",)
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (
+            "/etc/network/interfaces",
+            "auto lo NAME\niface NAME inet dhcp\n  up ip link set NAME up\n",
+        ),
+        ("/etc/network/interfaces.d/lan", "allow-hotplug NAME\n"),
+        ("/etc/netplan/01.yaml", "network:\n ethernets: {NAME: {dhcp4: true}}\n"),
+        ("/etc/netplan/01.yaml", "bridges:\n br0:\n  interfaces: [NAME]\n"),
+        ("/etc/systemd/network/10.network", "[Match]\nName=eth0 NAME\n"),
+        ("/etc/systemd/network/10.network", "[Match]\nName=wl*\n[Network]\nBridge=NAME"),
+        ("/etc/sysconfig/network-scripts/ifcfg-lan", 'DEVICE="NAME"\nTYPE=Ethernet\n'),
+        ("/etc/NetworkManager/system-connections/lan", "[connection]\ninterface-name=NAME\n"),
+        ("/etc/NetworkManager/conf.d/a.conf", "unmanaged-devices=interface-name:NAME;eth0\n"),
+        ("/etc/default/isc-dhcp-server", 'INTERFACESv4="NAME eth0"\nINTERFACESv6=""\n'),
+        ("/etc/sysconfig/dhcpd", "DHCPDARGS=NAME\n"),
+        ("/etc/udev/rules.d/70.rules", 'ENV{ID_NET_NAME_MAC}=="NAME", SYMLINK+="lan"\n'),
+        ("/boot/grub/grub.cfg", "menuentry x {\n linux /v ip=:::::NAME:dhcp ro\n}\n"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["enx", "wlx", "wwx"])
+def test_names_made_of_an_address_follow_it(path: str, text: str, kind: str) -> None:
+    old, new = (kind + mac.replace(":", "") for mac in (A, NEW))
+    tree = Tree({path: text.replace("NAME", old)})
+    (first, *_) = found = bindings(tree)
+    assert {(each.mac, each.matches) for each in found} == {(A, True)}
+    assert first.line == text[: text.index("NAME")].count("\n") + 1
+    (edit,) = rewrite(tree, {A: NEW})
+    assert edit.after.decode() == text.replace("NAME", new)
+    assert bindings(tree.edited((edit,)))[0].mac == NEW
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "enx525400aabb0",
+        "enx525400aabb012",
+        "xenx525400aabb01",
+        "enX525400aabb01",
+        "enx525400AABB01",
+    ],
+)
+def test_what_only_looks_like_a_name_made_of_an_address_stays(word: str) -> None:
+    text = f"auto {word}\n# enx525400aabb01\n  ;enx525400aabb01\n"
+    assert bindings(Tree({"/etc/network/interfaces": text})) == ()
+    assert bindings(Tree({"/etc/dhcp/dhcpd.conf": "enx525400aabb01"})) == ()
+    assert bindings(Tree({"/etc/network/interfaces": "auto enx01005e000001"})) == ()
+
+
 def test_two_may_change_places() -> None:
     after = TREE.edited(rewrite(TREE, {A: B, B: A}))
     swapped = {A: B, B: A}

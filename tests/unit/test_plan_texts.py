@@ -195,6 +195,72 @@ def test_a_value_is_masked_whose_word_is_above_what_is_shown() -> None:
 @pytest.mark.parametrize(
     "lines",
     [
+        "mysqldump -u me -p\\\nhunter2 \\\n  shop\n",
+        "mysqldump -u me -phun\\\nter2 shop\n",
+        "5 1 * * * curl -sS \\\n  -u me:hunter2 \\\r\n https://host/x\n",
+        "curl -u \\\n 'me:some \\\n hunter2 words' x\n",
+        "export A=1 DB_PASSWORD=first\\\nhunter2\n",
+        "wget https://me:first\\\nhunter2@host/x\n",
+        "password = 'one \\\n two \\\n hunter2'\n",
+        "secret \\\n one \\\n hunter2",
+        "openssl enc \\\n\\\n -k \\\n hunter2 \\",
+        "openssl enc \\  \n -k \\ \n hunter2\n",
+    ],
+)
+def test_a_value_that_goes_on_after_a_backslash_is_masked(lines: str) -> None:
+    other = lines.replace("hunter2", "old-value").replace("hun\\\nter2", "old\\\n-value")
+    found = shown(side("/etc/x", other.encode()), side("/etc/x", lines.encode()))
+    assert found.shown is Shown.TEXT
+    text = "\n".join(found.lines)
+    assert MASK in text
+    for piece in ("hunter", "ter2", "-phun", "old-value", "-value", "-pold"):
+        assert piece not in text.replace("https://me", "")
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        ("password", " "),
+        ("password = ", "\t"),
+        ("", "password"),
+        ("", "a."),
+        ("mysql -p", '\\"'),
+        ("mysql -p", "'"),
+        ("curl ", "-u "),
+        ("sshpass", " -v x"),
+        ("", "://a:"),
+    ],
+)
+def test_a_line_of_any_length_is_masked_in_time(start: str, piece: str) -> None:
+    """What grows faster than the line would take hours: the time that a test has is enough to tell."""
+    line = start + piece * (MOST // len(piece)) + "x"
+    assert masked(line)
+    assert text_diff(side("/etc/x", line.encode()[:MOST]), None, LABELS, secret_paths()).lines
+
+
+def test_of_a_command_over_some_lines_only_the_secret_is_masked() -> None:
+    lines = "curl -sS \\\n\t-u me:hunter2 \\\n\thttps://host/x \\\n\t-o /srv/x\n"
+    found = shown(None, side("/etc/x", lines.encode()))
+    assert found.lines[3:] == (
+        "+curl -sS \\",
+        f"+\t-u {MASK} \\",
+        "+\thttps://host/x \\",
+        "+\t-o /srv/x",
+    )
+
+
+def test_a_line_that_is_secret_on_one_side_is_on_the_other() -> None:
+    before, after = b"secret \\\n one \\\n hunter2\n", b"x \\\n hunter2\n"
+    for sides in ((before, after), (after, before)):
+        found = shown(*(side("/etc/x", each) for each in sides))
+        assert SECRET not in "".join(found.lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "a \\\nPort 22\n",
+        "C:\\\n\\\n\\\n",
         "# change the secret\nmax-lease-time 600;\n",
         "[token]\nlength = 5\n",
         "PasswordAuthentication no\nPort 22\n",

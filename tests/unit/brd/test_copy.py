@@ -20,8 +20,9 @@ from stores import (
 from etsclone.overlay.signing import SigningKey
 
 
-def test_a_copy_is_made_and_brought_up_to_date(made: Made, tmp_path: Path) -> None:
-    target = tmp_path / "second"
+@pytest.mark.parametrize("name", ["second", "receipts"])
+def test_a_copy_is_made_and_brought_up_to_date(name: str, made: Made, tmp_path: Path) -> None:
+    target = tmp_path / name
     made.store.write_receipt("rebuild.json", b"{}")
     made.check("secondary", START)
     result = copy(made, target)

@@ -14,8 +14,9 @@ from stores import START, Made, contents, copy, etsclone, flaws, prune, refuses,
 from etsclone.commands.history import trust_or_copy
 from etsclone.commands.trust import load_trust
 from etsclone.errors import StoreRefused, TrustRefused
+from etsclone.execute.mirror import execute_mirror, plan_mirror
 from etsclone.regular import UnfitFileError, open_regular, read_regular
-from etsclone.store.folder import Store
+from etsclone.store.folder import Store, open_store
 from etsclone.units import GIB
 
 
@@ -141,6 +142,31 @@ def test_a_copy_takes_nothing_from_elsewhere(made: Made, tmp_path: Path) -> None
         "brd", "copy", made.path, target, "--take-settings", "--trust", target / "allowed_signers"
     )
     refuses(named, 3, "it is a symbolic link")
+    assert contents(target) == before
+
+
+@pytest.mark.parametrize("name", ["receipts/rebuild.json", "drills/log", "allowed_signers"])
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_copy_takes_nothing_endless(
+    name: str, words: tuple[str, ...], made: Made, tmp_path: Path
+) -> None:
+    trusted = Path(shutil.copy(made.trust, tmp_path / "trusted"))
+    become_endless(made.path / name)
+    result = etsclone("brd", "copy", made.path, tmp_path / "target", "--trust", trusted, *words)
+    refuses(result, 3, f"{made.path / name}: it has more than")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_copy_takes_no_more_of_what_grows(made: Made, tmp_path: Path) -> None:
+    """Nothing of it stays, and of what is endless no end is waited for."""
+    target = tmp_path / "target"
+    assert copy(made, target).code == 0
+    (made.path / "receipts/rebuild.json").write_text("{}")
+    plan = plan_mirror(made.store, open_store(target), ())
+    become_endless(made.path / "receipts/rebuild.json")
+    before = contents(target)
+    with pytest.raises(StoreRefused, match="it has more than"):
+        execute_mirror(made.store, open_store(target), plan)
     assert contents(target) == before
 
 

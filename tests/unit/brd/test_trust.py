@@ -52,6 +52,48 @@ def test_a_list_of_the_store_that_is_damaged_is_named(made: Made, tmp_path: Path
     refuses(verify(made), 3, f"{made.trust}: line 1 of the allowed signers cannot be used")
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_key_that_is_revoked_is_told(made: Made, tmp_path: Path, listed: bool) -> None:
+    key, revoked = tmp_path / "key.pub", tmp_path / "revoked"
+    generate_key(tmp_path / "key")
+    words = ("brd", "trust", made.path, "--role", "primary", key)
+    if listed:
+        assert "may sign for primary" in etsclone(*words).out
+    revoked.write_text(key.read_text())
+    result = etsclone(*words, "--revoked", revoked)
+    assert result.code == 0
+    assert "may sign" not in result.out
+    assert f"{key} is listed for primary in {made.trust}, but revoked in {revoked}\n" in result.out
+    assert key.read_text() in made.trust.read_text()
+    facts = etsclone(*words, "--revoked", revoked, "--json").facts
+    assert facts == {
+        "role": "primary",
+        "key": named_by_openssh(key),
+        "list": str(made.trust),
+        "revoked": True,
+    }
+    assert etsclone(*words, "--json").facts == facts | {"revoked": False}
+
+
+def named_by_openssh(key: Path) -> str:
+    shown = subprocess.run(
+        ["ssh-keygen", "-l", "-f", key], check=True, capture_output=True, text=True
+    )
+    return shown.stdout.split()[1]
+
+
+def test_with_a_list_of_revoked_keys_that_cannot_be_used_nothing_is_listed(
+    made: Made, tmp_path: Path
+) -> None:
+    generate_key(tmp_path / "key")
+    before = made.trust.read_bytes()
+    (tmp_path / "revoked").write_text("nonsense\n")
+    words = ("brd", "trust", made.path, "--role", "primary", tmp_path / "key.pub")
+    for name, told in (("revoked", "cannot be used"), ("none", "there is no list of revoked keys")):
+        refuses(etsclone(*words, "--revoked", tmp_path / name), 3, told)
+    assert made.trust.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("times", "told"),
     [
