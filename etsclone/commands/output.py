@@ -78,7 +78,7 @@ def ask_passphrase(path: Path) -> bytes:
 
 
 def ask_unseen(prompt: str, *, unanswered: str, hint: str) -> bytes:
-    """Have the person type something that is not to be seen.
+    """Have the person type something that is not to be seen; without a terminal, a line of the input is the answer.
 
     Raises:
         KeyRefused: when the input ends first: `unanswered`, with `hint`.
@@ -86,9 +86,11 @@ def ask_unseen(prompt: str, *, unanswered: str, hint: str) -> bytes:
     import getpass  # noqa: PLC0415 - few commands ask
 
     try:
-        return getpass.getpass(prompt).encode("utf-8", "surrogateescape")
+        # Where nothing can be hidden, getpass warns of it, in the words of Python, also when nobody is there.
+        answer = getpass.getpass(prompt) if at_terminal() else input()
     except EOFError as error:
         raise KeyRefused(unanswered, hint=hint) from error
+    return answer.encode("utf-8", "surrogateescape")
 
 
 def at_terminal() -> bool:
