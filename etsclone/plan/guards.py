@@ -27,6 +27,15 @@ def clone_refusals(
 
     With `fit` the target may be smaller, with `live` the source may be in use.
     """
+    if source.identity.same_disk(target.identity):
+        # No other reason counts, and some would be our own doing: an image is held while it is looked at.
+        return (
+            Refusal(
+                Guard.SAME_DISK,
+                f"{source.path} and {target.path} are the same disk",
+                "name another disk as the target",
+            ),
+        )
     return (
         *(() if live else _in_use_refusals(source)),
         *_source_refusals(source),
@@ -133,12 +142,6 @@ def _is_protective(table: PartitionTable) -> bool:
 
 
 def _pair_refusals(source: Disk, target: Disk) -> Iterator[Refusal]:
-    if source.identity.same_disk(target.identity):
-        yield Refusal(
-            Guard.SAME_DISK,
-            f"{source.path} and {target.path} are the same disk",
-            "name another disk as the target",
-        )
     if target.size < source.size:
         yield Refusal(
             Guard.TOO_SMALL,
