@@ -34,9 +34,14 @@ def earlier_clone(
 
     Raises:
         SourceRefused, TargetRefused: when an interrupted clone cannot be resumed with these disks.
+        UsageError: when there is no folder for the mapfile.
         FormatError: when the mapfile is none.
     """
     if mode is CopyMode.NEW:
+        if map_path is not None:
+            record_of(
+                target.identity, map_path
+            )  # what is wrong with it is told before anything is written
         return EarlierClone(mode)
     if not target.exists:
         raise TargetRefused(
