@@ -88,7 +88,7 @@ def _target_refusals(target: Disk) -> Iterator[Refusal]:
             Guard.HELD,
             f"{target.path} is held by another device ({_list(held)})",
             "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close;"
-            f" what a killed etsclone left, `etsclone umount {target.path}` closes",
+            f" what `etsclone mount` or a killed etsclone left, `etsclone umount {target.path}` closes",
         )
     if target.read_only:
         yield Refusal(

@@ -34,7 +34,7 @@ def refused(result: Result, *lines: str, code: int = 3) -> None:
 def let_go(target: Path) -> str:
     return (
         "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close;"
-        f" what a killed etsclone left, `etsclone umount {target}` closes"
+        f" what `etsclone mount` or a killed etsclone left, `etsclone umount {target}` closes"
     )
 
 

@@ -67,7 +67,7 @@ def test_held() -> None:
         "/dev/sdb is held by another device (/dev/sdb1 held by /dev/dm-0)",
         (
             "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close;"
-            " what a killed etsclone left, `etsclone umount /dev/sdb` closes"
+            " what `etsclone mount` or a killed etsclone left, `etsclone umount /dev/sdb` closes"
         ),
     )
 
