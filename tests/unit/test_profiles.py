@@ -117,8 +117,9 @@ def test_a_name_is_never_a_path(name: str) -> None:
 def test_circles_are_refused(site: Path) -> None:
     write(site, "one", 'extends = ["two"]\n')
     write(site, "two", 'extends = ["one"]\n')
-    with pytest.raises(FormatError, match="one extends itself by way of one and two"):
+    with pytest.raises(FormatError, match="one extends itself by way of one and two") as told:
         load_profile("one")
+    assert "a name of its own" in told.value.hint
 
 
 @pytest.mark.parametrize(
