@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from etsclone.errors import KeyRefused, NotConfirmed
+from etsclone.errors import Interrupted, KeyRefused, NotConfirmed
 from etsclone.progress import Report, Shown
 from etsclone.streams import lost_output
 
@@ -49,6 +49,7 @@ def confirm(name: str, *, yes: bool, whose: str = "target") -> None:
 
     Raises:
         NotConfirmed: when something else, or nothing, is typed, or the plan could not be printed.
+        Interrupted: by ^C.
     """
     if yes:
         return
@@ -57,7 +58,10 @@ def confirm(name: str, *, yes: bool, whose: str = "target") -> None:
         raise NotConfirmed(
             "nobody can read what is to be done, nothing was changed", hint="or give --yes"
         )
-    answer = sys.stdin.readline().strip()
+    try:
+        answer = sys.stdin.readline().strip()
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing was changed") from None
     if answer != name:
         raise NotConfirmed(
             "not confirmed, nothing was changed", hint=f"type exactly {name}, or give --yes"
