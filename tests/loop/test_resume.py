@@ -121,6 +121,24 @@ def test_an_interrupt_saves_what_was_done(
     assert facts["written"] == facts["bytes"] - done.size
 
 
+def test_who_begins_anew_is_told_of_what_is_there(
+    stopped: Stop, etsclone: Cli, source: Path, target: Path, tmp_path: Path, state_folder: Path
+) -> None:
+    words = ("clone", source, target, "--yes", *SMALL_STEPS)
+    assert stopped("advance:50", signal.SIGINT.value, *words).code == 130
+    told = "note: this clone was interrupted before: --resume would go on with it\n"
+    assert told in etsclone(*words, "--dry-run").out
+    assert told not in etsclone(*words, "--dry-run", "--resume").out
+    assert told not in etsclone(*words, "--dry-run", "--map", tmp_path / "map").out
+    (record,) = (state_folder / "clones").glob("*/clone.json")
+    kept = record.read_text()
+    record.write_text("damaged")
+    assert told not in etsclone(*words, "--dry-run").out
+    record.write_text(kept)
+    assert etsclone(*words).code == 0
+    assert told not in etsclone(*words, "--dry-run").out
+
+
 def test_what_the_target_lost_meanwhile_is_found(
     stopped: Stop, etsclone: Cli, source: Path, target: Path, state_folder: Path
 ) -> None:
