@@ -61,13 +61,13 @@ def earlier_clone(
             f"no interrupted clone onto {target.path} is known here",
             hint="clone without --resume, or give the mapfile with --map",
         )
+    if facts is not None:
+        _check_disks(facts, source, target)
     if parse_mapfile(text).end > source.size:
         raise SourceRefused(
             f"{record.map_path} is about a larger disk than {source.path}",
             hint="give the mapfile of this clone with --map",
         )
-    if facts is not None:
-        _check_disks(facts, source, target)
     return EarlierClone(mode, facts)
 
 

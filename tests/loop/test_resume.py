@@ -222,9 +222,11 @@ def test_what_is_finished_does_not_go_on(etsclone: Cli, source: Path, target: Pa
 def test_another_source(
     etsclone: Cli, interrupted: tuple[str | Path, ...], source: Path, tmp_path: Path
 ) -> None:
-    other = Path(shutil.copy(source, tmp_path / "other.img"))
-    message = refused(etsclone, "clone", other, *interrupted[2:])
-    assert message == f"{other} is not the disk that the interrupted clone was made from"
+    smaller = disks.blank(tmp_path / "smaller.img", 8 * MIB)
+    disks.tool("mkfs.ext4", "-q", smaller)
+    for other in (Path(shutil.copy(source, tmp_path / "other.img")), smaller):
+        message = refused(etsclone, "clone", other, *interrupted[2:])
+        assert message == f"{other} is not the disk that the interrupted clone was made from"
     assert etsclone(*interrupted, "--resume").code == 0
 
 
