@@ -90,8 +90,11 @@ def ask_unseen(prompt: str, *, unanswered: str, hint: str) -> bytes:
     import getpass  # noqa: PLC0415 - few commands ask
 
     try:
-        # Where nothing can be hidden, getpass warns of it, in the words of Python, also when nobody is there.
-        answer = getpass.getpass(prompt) if at_terminal() else input()
+        if at_terminal():
+            answer = getpass.getpass(prompt)
+        else:  # getpass would warn that it cannot hide what is typed, in the words of Python
+            print(prompt, file=sys.stderr, flush=True)
+            answer = input()
     except EOFError as error:
         raise KeyRefused(unanswered, hint=hint) from error
     return answer.encode("utf-8", "surrogateescape")

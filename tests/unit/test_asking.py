@@ -45,6 +45,7 @@ def test_a_passphrase_that_nobody_gives_is_an_error(
         pytest.skip("a capture needs root")
     assert result.returncode == 3
     assert result.stderr.startswith(
+        f"passphrase of {encrypted}: \n"
         f"etsclone: {encrypted} has a passphrase, and nobody answers\nhint: "
     )
 
