@@ -60,7 +60,10 @@ def profile_folders() -> tuple[Path, ...]:
 
 def _resolve(name: str, seen: tuple[str, ...]) -> tuple[_Source, ...]:
     if name in seen:
-        raise FormatError(f"profile {name} extends itself by way of {' and '.join(seen)}")
+        raise FormatError(
+            f"profile {name} extends itself by way of {' and '.join(seen)}",
+            hint="give a profile of yours that extends another one a name of its own",
+        )
     source = _read(name)
     bases = _strings(source, source.data.get("extends", []), "extends")
     chain: dict[str, _Source] = {}

@@ -165,7 +165,7 @@ def run(arguments: Namespace) -> None:
                 view=still.view,
             )
             check_unchanged(earlier, plan)
-            _show(plan, still, arguments)
+            _show(plan, still, earlier, arguments)
             if arguments.dry_run:
                 return
             confirm(os.path.basename(target.path), yes=arguments.yes)
@@ -211,16 +211,16 @@ def _wishes(arguments: Namespace, earlier: EarlierClone, *, share: bool) -> Clon
     )
 
 
-def _show(plan: ClonePlan, still: Stillness, arguments: Namespace) -> None:
+def _show(plan: ClonePlan, still: Stillness, earlier: EarlierClone, arguments: Namespace) -> None:
     if arguments.json and arguments.dry_run:
         print_json(_plan_facts(plan) | still.facts())
     elif arguments.json:
         print_event("plan", _plan_facts(plan) | still.facts())
     else:
-        _show_people(plan, still)
+        _show_people(plan, still, earlier)
 
 
-def _show_people(plan: ClonePlan, still: Stillness) -> None:
+def _show_people(plan: ClonePlan, still: Stillness, earlier: EarlierClone) -> None:
     print(f"source  {disk_line(plan.source)}")
     print(f"target  {disk_line(plan.target)}\n")
     rows = [
@@ -239,6 +239,8 @@ def _show_people(plan: ClonePlan, still: Stillness) -> None:
             print(f"note: partition {each.partition}: {each.note}")
     for note in still.notes():
         print(f"note: {note}")
+    if earlier.left:
+        print("note: this clone was interrupted before: --resume would go on with it")
     print(
         f"\n{_intent(plan)}", *grow_lines(plan), *ids_lines(plan), *quarantine_lines(plan), sep="\n"
     )

@@ -4,7 +4,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from etsclone.errors import SourceRefused, TargetRefused
+from etsclone.errors import EtscloneError, SourceRefused, TargetRefused
 from etsclone.model.disk import Disk
 from etsclone.model.mapfile import parse_mapfile
 from etsclone.model.plan import ClonePlan, CopyMode
@@ -13,11 +13,15 @@ from etsclone.store.clones import CloneFacts, record_of
 
 @dataclass(frozen=True, slots=True)
 class EarlierClone:
-    """How to build on an earlier clone; `facts` are what its record says, where there is one."""
+    """How to build on an earlier clone; `facts` are what its record says, where there is one.
+
+    `left` says that there is an interrupted one of these disks, which the user did not ask to go on with.
+    """
 
     mode: CopyMode
     facts: CloneFacts | None = None
     digests_kept: bool = False
+    left: bool = False
 
 
 def mode_of(arguments: Namespace) -> CopyMode:
@@ -34,10 +38,15 @@ def earlier_clone(
 
     Raises:
         SourceRefused, TargetRefused: when an interrupted clone cannot be resumed with these disks.
+        UsageError: when there is no folder for the mapfile.
         FormatError: when the mapfile is none.
     """
     if mode is CopyMode.NEW:
-        return EarlierClone(mode)
+        if map_path is not None:
+            record_of(
+                target.identity, map_path
+            )  # what is wrong with it is told before anything is written
+        return EarlierClone(mode, left=_is_left(source, target, map_path))
     if not target.exists:
         raise TargetRefused(
             f"{target.path} does not exist: there is nothing to go on with", hint="clone without it"
@@ -52,14 +61,21 @@ def earlier_clone(
             f"no interrupted clone onto {target.path} is known here",
             hint="clone without --resume, or give the mapfile with --map",
         )
+    if facts is not None:
+        _check_disks(facts, source, target)
     if parse_mapfile(text).end > source.size:
         raise SourceRefused(
             f"{record.map_path} is about a larger disk than {source.path}",
             hint="give the mapfile of this clone with --map",
         )
-    if facts is not None:
-        _check_disks(facts, source, target)
     return EarlierClone(mode, facts)
+
+
+def _is_left(source: Disk, target: Disk, map_path: Path | None) -> bool:
+    try:
+        return earlier_clone(source, target, CopyMode.RESUME, map_path).facts is not None
+    except EtscloneError:  # also where a record is damaged: what begins anew needs none
+        return False
 
 
 def check_unchanged(earlier: EarlierClone, plan: ClonePlan) -> None:

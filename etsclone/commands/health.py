@@ -5,7 +5,7 @@ overlay holds no commands, and the clone's own copy of a profile is not asked: w
 administrator of the system on which it is run.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ from etsclone.model.health import Finding, Health
 from etsclone.profiles import load_profile
 
 DEFAULT_TIMEOUT = 60
+_LONGEST = 24 * 3600
 
 
 def add_checks(parser: ArgumentParser) -> None:
@@ -138,7 +139,10 @@ def _findings(findings: Iterable[Finding], *, output: bool) -> list[dict[str, ob
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 24 * 3600:
-        raise ValueError(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= _LONGEST:
+        raise ArgumentTypeError(f"not a number of seconds up to {_LONGEST}: {text!r}")
     return seconds

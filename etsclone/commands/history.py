@@ -204,15 +204,20 @@ def check_newest(store: Store, role: str, newest: Known, arguments: Namespace) -
 
 def where_it_is(store: Store, arguments: Namespace) -> str:
     """What to do about a generation that this machine has seen and that a store lacks, as a hint."""
-    words = ["etsclone", "brd", "verify", str(store.path), "--accept"]
+    return (
+        "find the store that has it (if this one is behind it, `etsclone brd copy` brings it up to date); if that"
+        f" one was given up: {verifying(store, arguments, '--accept')}"
+    )
+
+
+def verifying(store: Store, arguments: Namespace, *options: str) -> str:
+    """The command that verifies a store by the lists that were named here, for a hint."""
+    words = ["etsclone", "brd", "verify", str(store.path), *options]
     # A rebuild may have trusted the clone's own list, which `verify` does not see.
     trust = arguments.trust or (None if SITE_SIGNERS.exists() else "FILE")
     for option, path in (("--trust", trust), ("--revoked", arguments.revoked)):
         words += [option, str(path)] if path else []
-    return (
-        "find the store that has it (if this one is behind it, `etsclone brd copy` brings it up to date); if that"
-        f" one was given up: `{shlex.join(words)}`"
-    )
+    return f"`{shlex.join(words)}`"
 
 
 def problem_facts(problem: Problem) -> dict[str, object]:

@@ -32,7 +32,10 @@ class _Late:
         parser = self._parser()
         module, _, configure = self.where.rpartition(".")
         getattr(importlib.import_module(module), configure)(parser)
-        return parser.parse_known_args(args, namespace)
+        known, unknown = parser.parse_known_args(args, namespace)
+        if unknown:  # argparse would have the outermost parser say so, with the usage of that
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
     def _parser(self) -> ArgumentParser:
         return ArgumentParser(**self._settings)  # type: ignore[arg-type] # what argparse would give it

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from etsclone.errors import KeyRefused, NotConfirmed
+from etsclone.errors import Interrupted, KeyRefused, NotConfirmed
 from etsclone.progress import Report, Shown
 from etsclone.streams import lost_output
 
@@ -49,6 +49,7 @@ def confirm(name: str, *, yes: bool, whose: str = "target") -> None:
 
     Raises:
         NotConfirmed: when something else, or nothing, is typed, or the plan could not be printed.
+        Interrupted: by ^C.
     """
     if yes:
         return
@@ -57,7 +58,10 @@ def confirm(name: str, *, yes: bool, whose: str = "target") -> None:
         raise NotConfirmed(
             "nobody can read what is to be done, nothing was changed", hint="or give --yes"
         )
-    answer = sys.stdin.readline().strip()
+    try:
+        answer = sys.stdin.readline().strip()
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing was changed") from None
     if answer != name:
         raise NotConfirmed(
             "not confirmed, nothing was changed", hint=f"type exactly {name}, or give --yes"
@@ -78,7 +82,7 @@ def ask_passphrase(path: Path) -> bytes:
 
 
 def ask_unseen(prompt: str, *, unanswered: str, hint: str) -> bytes:
-    """Have the person type something that is not to be seen.
+    """Have the person type something that is not to be seen; without a terminal, a line of the input is the answer.
 
     Raises:
         KeyRefused: when the input ends first: `unanswered`, with `hint`.
@@ -86,9 +90,14 @@ def ask_unseen(prompt: str, *, unanswered: str, hint: str) -> bytes:
     import getpass  # noqa: PLC0415 - few commands ask
 
     try:
-        return getpass.getpass(prompt).encode("utf-8", "surrogateescape")
+        if at_terminal():
+            answer = getpass.getpass(prompt)
+        else:  # getpass would warn that it cannot hide what is typed, in the words of Python
+            print(prompt, file=sys.stderr, flush=True)
+            answer = input()
     except EOFError as error:
         raise KeyRefused(unanswered, hint=hint) from error
+    return answer.encode("utf-8", "surrogateescape")
 
 
 def at_terminal() -> bool:

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from etsclone.commands.rebuild_shown import Section
 from etsclone.commands.system import System
 from etsclone.errors import StoreRefused
-from etsclone.model.brd import CloneIdentity, Header
+from etsclone.model.brd import Header
 
 
 def add_other_clone(parser: ArgumentParser) -> None:
@@ -26,8 +26,7 @@ def clone_section(header: Header, system: System, arguments: Namespace) -> Secti
     Raises:
         StoreRefused: when it is not.
     """
-    captured, here = _uuids(header.clone), _uuids(system.clone)
-    other = bool(captured and here and not captured & here)
+    other = system.clone.is_foreign_to(header.clone)
     problem = f"{system.name} is no clone of pair {header.pair}: none of its UUIDs is one of the captured disk's"
     if other and not arguments.other_clone:
         raise StoreRefused(
@@ -37,11 +36,3 @@ def clone_section(header: Header, system: System, arguments: Namespace) -> Secti
         )
     lines = (f"warning: {problem}; it is taken for one (--other-clone)",) if other else ()
     return Section("other_clone", {"taken": other}, lines)
-
-
-def _uuids(clone: CloneIdentity) -> set[str]:
-    return {
-        uuid.lower()
-        for uuid in (clone.table_uuid, *(each.uuid for each in clone.filesystems))
-        if uuid
-    }

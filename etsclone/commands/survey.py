@@ -288,7 +288,12 @@ def _whole_disk(source: Disk) -> Partition:
 
 def _image_to_be(path: str, source: Disk) -> Disk:
     folder = os.path.dirname(os.path.abspath(path))
-    if path.startswith("/dev/") or not os.path.isdir(folder):
+    if path.startswith("/dev/"):
         raise UsageError(f"{path} does not exist", hint="`etsclone disks` lists the disks")
+    if not os.path.isdir(folder):
+        raise UsageError(
+            f"cannot make {path}: {folder} is no folder",
+            hint="name a new image file in a folder, or a disk: `etsclone disks` lists them",
+        )
     identity = DiskIdentity(path=path, size=source.size)
     return Disk(identity, sector_size=source.sector_size, transport="image file", exists=False)

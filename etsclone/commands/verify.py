@@ -60,10 +60,16 @@ def run(arguments: Namespace) -> None:
         more = f" and {counted(len(named) - 3, 'more place')}" if len(named) > 3 else ""
         raise ComparisonFailed(
             f"{target.path} differs from {source.path} in {'; '.join(named[:3])}{more}",
-            hint="clone again; a clone that was mounted or booted since differs for good reasons",
+            hint=_how_to_go_on(source, target),
         )
     if not arguments.json:
         print(f"equal: {human(plan.copied.size)} of used blocks, and the partition table")
+
+
+def _how_to_go_on(source: Disk, target: Disk) -> str:
+    if source.table and not target.table:
+        return "a clone that was interrupted has no partition table yet: `etsclone clone --resume` goes on with it"
+    return "clone again; a clone that was mounted or booted since differs for good reasons"
 
 
 def _refuse_enlarged(source: Disk, target: Disk) -> None:

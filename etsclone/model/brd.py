@@ -117,6 +117,16 @@ class CloneIdentity:
     table_uuid: str = ""
     filesystems: tuple[Filesystem, ...] = ()
 
+    @property
+    def uuids(self) -> frozenset[str]:
+        """All of them, in lower case."""
+        found = (self.table_uuid, *(each.uuid for each in self.filesystems))
+        return frozenset(uuid.lower() for uuid in found if uuid)
+
+    def is_foreign_to(self, other: "CloneIdentity") -> bool:
+        """Whether both are known and have no identifier in common: neither is a clone of the other then."""
+        return bool(self.uuids and other.uuids) and self.uuids.isdisjoint(other.uuids)
+
 
 @dataclass(frozen=True, slots=True)
 class Header:

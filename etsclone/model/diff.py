@@ -83,6 +83,11 @@ class Comparison:
         """How many things a rebuild would miss: packages, and paths that belong to none of them."""
         return len(self.packages) + self.paths[Meaning.UNCLAIMED]
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing differs at all."""
+        return not (self.packages or any(self.paths.values()))
+
 
 class Shown(Enum):
     """How a content is shown. The values are the words that programs read."""

@@ -27,6 +27,15 @@ def clone_refusals(
 
     With `fit` the target may be smaller, with `live` the source may be in use.
     """
+    if source.identity.same_disk(target.identity):
+        # No other reason counts, and some would be our own doing: an image is held while it is looked at.
+        return (
+            Refusal(
+                Guard.SAME_DISK,
+                f"{source.path} and {target.path} are the same disk",
+                "name another disk as the target",
+            ),
+        )
     return (
         *(() if live else _in_use_refusals(source)),
         *_source_refusals(source),
@@ -79,7 +88,7 @@ def _target_refusals(target: Disk) -> Iterator[Refusal]:
             Guard.HELD,
             f"{target.path} is held by another device ({_list(held)})",
             "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close;"
-            f" what a killed etsclone left, `etsclone umount {target.path}` closes",
+            f" what `etsclone mount` or a killed etsclone left, `etsclone umount {target.path}` closes",
         )
     if target.read_only:
         yield Refusal(
@@ -133,12 +142,6 @@ def _is_protective(table: PartitionTable) -> bool:
 
 
 def _pair_refusals(source: Disk, target: Disk) -> Iterator[Refusal]:
-    if source.identity.same_disk(target.identity):
-        yield Refusal(
-            Guard.SAME_DISK,
-            f"{source.path} and {target.path} are the same disk",
-            "name another disk as the target",
-        )
     if target.size < source.size:
         yield Refusal(
             Guard.TOO_SMALL,

@@ -25,6 +25,8 @@ _OF_ONE_MACHINE = re.compile(
 
 _DISK = re.compile(
     rb"/(?:boot|efi)/.*|/etc/(?:fstab|crypttab|initramfs-tools|default/grub)[^/]*(?:/.*)?"
+    # Not what makes overlays, and says whom to believe of them: an overlay of the store must not bring it.
+    rb"|/etc/etsclone(?:/.*)?"
 )
 _VOLATILE = re.compile(
     rb"/(?:run|tmp|proc|sys|dev|media|mnt)(?:/.*)?"

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from etsclone.errors import EtscloneError, FormatError
+from etsclone.errors import EtscloneError, FormatError, UsageError
 from etsclone.model.disk import DiskIdentity
 from etsclone.store.files import replace_text
 from etsclone.store.receipts import state_folder
@@ -85,11 +85,15 @@ def record_of(target: DiskIdentity, map_path: Path | None = None) -> CloneRecord
     """The record of the clone on `target`, or one whose mapfile is `map_path` and whose other files lie beside it.
 
     Raises:
-        EtscloneError: when its folder cannot be made, or that of `map_path` does not exist.
+        UsageError: when the folder of `map_path` does not exist.
+        EtscloneError: when the default one cannot be made.
     """
     if map_path is not None:
         if not map_path.absolute().parent.is_dir():
-            raise EtscloneError(f"cannot make {map_path}: its folder does not exist")
+            raise UsageError(
+                f"cannot make {map_path}: its folder does not exist",
+                hint="name a file in a folder that there is",
+            )
         return CloneRecord(map_path, Path(f"{map_path}.digests"), Path(f"{map_path}.json"))
     folder = state_folder() / "clones" / _key(target)
     try:

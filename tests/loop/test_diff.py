@@ -118,6 +118,20 @@ def test_what_stands_in_a_folder_that_keeps_others_out_is_secret(pair: Pair, fol
     assert "failover peer is secondary" in diff(pair, pair.store, "--show-secrets")
 
 
+def test_what_does_not_differ_is_told(pair: Pair) -> None:
+    assert "nothing differs\n" in diff(pair, f"{pair.store}:primary", f"{pair.store}:primary")
+    assert "nothing differs" not in diff(pair, pair.store)
+
+
+def test_a_capture_of_the_other_server_is_told_of(pair: Pair) -> None:
+    shutil.copy(pair.disk("secondary"), pair.disk("primary"))
+    warned = capture(pair, "primary")["warnings"]
+    assert isinstance(warned, list)
+    assert any(
+        "calls itself secondary, as that of generation 1 of secondary" in text for text in warned
+    )
+
+
 def test_what_no_list_claims_is_named_and_a_capture_warns(pair: Pair) -> None:
     change(pair, "secondary", {"etc/login.defs": "secondary", "opt/tool/a": "", "opt/tool/b/c": ""})
     warned = capture(pair, "secondary")["warnings"]

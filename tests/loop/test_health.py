@@ -345,6 +345,7 @@ def test_no_checks(pair: Pair) -> None:
 def test_a_timeout_is_a_number_of_seconds(pair: Pair, seconds: str) -> None:
     done = rebuild(pair, pair.disk("secondary"), "primary", f"--check-timeout={seconds}")
     assert done.returncode == 2
+    assert "argument --check-timeout: not a number of seconds up to 86400: " in done.stderr
 
 
 def test_a_mounted_tree_has_its_checks_but_not_its_filesystems(pair: Pair) -> None:

@@ -137,7 +137,7 @@ def test_control_c_at_the_prompt_changes_nothing(small_disk: Sample, target: Pat
     terminal = spawn("never:1", "wait", "clone", small_disk.image, target)
     terminal.expect_exact("to go on, type the target's name, target.img: ")
     terminal.sendintr()
-    terminal.expect_exact("etsclone: interrupted")
+    terminal.expect_exact("etsclone: interrupted: nothing was changed")
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 130

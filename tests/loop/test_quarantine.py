@@ -180,6 +180,12 @@ def test_it_may_be_overwritten_and_refreshed(
     etsclone: Cli, ext4_disk: Sample, held_back: Path, scratch: Path
 ) -> None:
     words = ("clone", ext4_disk.image, held_back, "--yes")
+    for how in (
+        (),
+        ("--refresh",),
+    ):  # the command of yesterday's refresh of another spare brings out this one too
+        shown = etsclone(*words[:-1], *how, "--dry-run").out
+        assert "it leaves its quarantine: --quarantine keeps it there\n" in shown
     facts = etsclone(*words, "--refresh", "--quarantine", "--json").facts
     assert facts["quarantine"]
     assert facts["written"] == 0

@@ -121,6 +121,24 @@ def test_an_interrupt_saves_what_was_done(
     assert facts["written"] == facts["bytes"] - done.size
 
 
+def test_who_begins_anew_is_told_of_what_is_there(
+    stopped: Stop, etsclone: Cli, source: Path, target: Path, tmp_path: Path, state_folder: Path
+) -> None:
+    words = ("clone", source, target, "--yes", *SMALL_STEPS)
+    assert stopped("advance:50", signal.SIGINT.value, *words).code == 130
+    told = "note: this clone was interrupted before: --resume would go on with it\n"
+    assert told in etsclone(*words, "--dry-run").out
+    assert told not in etsclone(*words, "--dry-run", "--resume").out
+    assert told not in etsclone(*words, "--dry-run", "--map", tmp_path / "map").out
+    (record,) = (state_folder / "clones").glob("*/clone.json")
+    kept = record.read_text()
+    record.write_text("damaged")
+    assert told not in etsclone(*words, "--dry-run").out
+    record.write_text(kept)
+    assert etsclone(*words).code == 0
+    assert told not in etsclone(*words, "--dry-run").out
+
+
 def test_what_the_target_lost_meanwhile_is_found(
     stopped: Stop, etsclone: Cli, source: Path, target: Path, state_folder: Path
 ) -> None:
@@ -204,9 +222,11 @@ def test_what_is_finished_does_not_go_on(etsclone: Cli, source: Path, target: Pa
 def test_another_source(
     etsclone: Cli, interrupted: tuple[str | Path, ...], source: Path, tmp_path: Path
 ) -> None:
-    other = Path(shutil.copy(source, tmp_path / "other.img"))
-    message = refused(etsclone, "clone", other, *interrupted[2:])
-    assert message == f"{other} is not the disk that the interrupted clone was made from"
+    smaller = disks.blank(tmp_path / "smaller.img", 8 * MIB)
+    disks.tool("mkfs.ext4", "-q", smaller)
+    for other in (Path(shutil.copy(source, tmp_path / "other.img")), smaller):
+        message = refused(etsclone, "clone", other, *interrupted[2:])
+        assert message == f"{other} is not the disk that the interrupted clone was made from"
     assert etsclone(*interrupted, "--resume").code == 0
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pexpect
 import pytest
 from agents import add, ssh_agent
 from oracle import look
@@ -117,16 +118,16 @@ def test_without_the_recovery_key_nothing_changes(pair: Pair) -> None:
 def test_a_passphrase_is_asked_for(pair: Pair) -> None:
     path = pair.folder / "recovery"
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", path], check=True)
-    program = (
-        "import getpass, sys; from etsclone import cli;"
-        "getpass.getpass = lambda prompt: print(prompt) or 'open sesame'; cli.main(sys.argv[1:])"
-    )
     words = ("brd", "verify", pair.overlay("primary"), "--trust", pair.trust, "--identity", path)
-    argv = [sys.executable, "-c", program, *map(str, words)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"passphrase of {path}" in done.stdout
-    assert "contents read" in done.stdout
+    argv = ["-m", "etsclone", *map(str, words)]
+    terminal = pexpect.spawn(sys.executable, argv, encoding="utf-8", timeout=60)
+    terminal.expect_exact(f"passphrase of {path}: ")
+    terminal.sendline("open sesame")
+    said = terminal.read()
+    terminal.close()
+    assert terminal.exitstatus == 0, said
+    assert "open sesame" not in said
+    assert "contents read" in said
 
 
 def test_verify_tells_how_far_it_looked(pair: Pair) -> None:

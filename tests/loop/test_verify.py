@@ -86,6 +86,15 @@ def test_a_smaller_disk_is_no_clone(small_disk: Sample, tmp_path: Path, etsclone
     )
 
 
+def test_an_unfinished_clone_is_to_go_on(
+    small_disk: Sample, clone: Path, tmp_path: Path, etsclone: Cli
+) -> None:
+    unfinished = disks.blank(tmp_path / "unfinished.img", small_disk.size)
+    assert "--resume" in etsclone("verify", small_disk.image, unfinished).err
+    disks.scrawl(clone, MIB, MIB)
+    assert "--resume" not in etsclone("verify", small_disk.image, clone).err
+
+
 def test_a_disk_is_not_compared_with_itself(small_disk: Sample, etsclone: Cli) -> None:
     result = etsclone("verify", small_disk.image, small_disk.image)
     assert result.code == 2

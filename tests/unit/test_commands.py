@@ -76,6 +76,17 @@ def test_doctor_names_the_packages_to_install(
     )
 
 
+@pytest.mark.parametrize("command", [("mount",), ("brd", "list")])
+def test_an_unknown_option_is_answered_with_the_usage_of_the_command(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(*command, "one", "two", "--what") == ExitCode.USAGE
+    said = capsys.readouterr().err
+    name = " ".join(("etsclone", *command))
+    assert said.startswith(f"usage: {name} [-h]")
+    assert f"{name}: error: unrecognized arguments: " in said
+
+
 def test_doctor_does_without_optional_programs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

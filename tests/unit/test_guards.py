@@ -67,7 +67,7 @@ def test_held() -> None:
         "/dev/sdb is held by another device (/dev/sdb1 held by /dev/dm-0)",
         (
             "stop what uses it: losetup --detach, vgchange -an, mdadm --stop or cryptsetup close;"
-            " what a killed etsclone left, `etsclone umount /dev/sdb` closes"
+            " what `etsclone mount` or a killed etsclone left, `etsclone umount /dev/sdb` closes"
         ),
     )
 
@@ -198,7 +198,7 @@ def test_a_clone_in_quarantine_is_no_source_but_may_be_a_target() -> None:
 def test_every_guard_can_speak() -> None:
     bad = using(
         replace(
-            TARGET, identity=replace(SOURCE.identity, size=1), read_only=True, sector_size=4096
+            TARGET, identity=replace(TARGET.identity, size=1), read_only=True, sector_size=4096
         ),
         Use("/dev/sdb1", "mounted", "/"),
         Use("/dev/sdb2", "mounted", "/mnt"),
@@ -208,7 +208,8 @@ def test_every_guard_can_speak() -> None:
     part = Partition(1, "/dev/sda1", GIB, 8 * GIB, "83")
     cut = replace(SOURCE, table=PartitionTable("gpt", "id", (part,)))
     hidden = replace(SOURCE, table=None, content=Content(IN_QUARANTINE))
-    refusals = [each for disk in (source, cut, hidden) for each in clone_refusals(disk, bad)]
+    pairs = ((source, bad), (cut, bad), (hidden, bad), (SOURCE, SOURCE))
+    refusals = [each for pair in pairs for each in clone_refusals(*pair)]
     assert {refusal.guard for refusal in refusals} == set(Guard)
     for refusal in refusals:
         assert refusal.hint

@@ -28,6 +28,8 @@ def lists(*paths: str | bytes) -> dict[str, list[str]]:
         ("/etc/tool.pid", "volatile", "/etc/tool.pid"),
         ("/var/spool/x/y", "volatile", "/var/spool/x/y"),
         ("/boot/grub/grub.cfg", "disk", "/boot/grub/grub.cfg"),
+        ("/etc/etsclone", "disk", "/etc/etsclone"),
+        ("/etc/etsclone/primary.key", "disk", "/etc/etsclone/primary.key"),
         ("/srv/a*b", "role", "/srv/a[*]b"),
         ("/srv/a[b]", "role", "/srv/a[[]b]"),
         (b"/srv/\xff", "role", "/srv/?"),

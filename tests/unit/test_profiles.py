@@ -1,5 +1,6 @@
 """Finding, merging and refusing profiles; and those that come with the package."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,9 @@ def test_a_name_is_never_a_path(name: str) -> None:
 def test_circles_are_refused(site: Path) -> None:
     write(site, "one", 'extends = ["two"]\n')
     write(site, "two", 'extends = ["one"]\n')
-    with pytest.raises(FormatError, match="one extends itself by way of one and two"):
+    with pytest.raises(FormatError, match="one extends itself by way of one and two") as told:
         load_profile("one")
+    assert "a name of its own" in told.value.hint
 
 
 @pytest.mark.parametrize(
@@ -191,9 +193,25 @@ def test_shipped_profiles_load_and_never_claim_what_is_bound_to_the_disk(name: s
     assert profile.roles == ("primary", "secondary")
     for path in (b"/etc/fstab", b"/etc/crypttab", b"/boot/grub/grub.cfg", b"/etc/initramfs-tools"):
         assert profile.scope.claim(path) is not Claim.ROLE
+    # Each server has a key of its own; the list of whom to believe is the same on both, and watched.
+    assert profile.scope.claim(b"/etc/etsclone/primary.key") is Claim.DISK
+    assert profile.scope.claim(b"/etc/etsclone/allowed_signers") not in (Claim.DISK, Claim.ROLE)
     assert profile.scope.claim(b"/etc/hostname") is Claim.ROLE
     assert profile.scope.claim(b"/etc/machine-id") is Claim.ROLE
     assert profile.scope.claim(b"/var/log/journal/0123") is Claim.VOLATILE
+
+
+def test_the_example_of_the_docs_is_a_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/profiles.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "school.toml").write_text(example)
+    monkeypatch.setattr(profiles, "SITE_PROFILES", tmp_path)
+    profile = load_profile("school")
+    assert profile.scope.claim(b"/etc/door/door.conf") is Claim.ROLE
+    assert profile.scope.claim(b"/etc/dhcp/dhcpd.conf") is Claim.ROLE
+    assert profile.checks[-1].needs == ("/etc/door/door.conf",)
 
 
 def test_secrets_are_joined_and_must_be_patterns(site: Path) -> None:

@@ -160,8 +160,12 @@ def run(arguments: Namespace) -> None:
             remember_generation(store, new, name, content)
             # Most captures find nothing new, and compare nothing.
             from etsclone.commands.brd.drift import unclaimed_notes  # noqa: PLC0415
+            from etsclone.commands.brd.mistaken import mistaken_notes  # noqa: PLC0415
 
-            notes = unclaimed_notes(store, new.generation, profile, listing, arguments.trust)
+            notes = (
+                *mistaken_notes(store, header),
+                *unclaimed_notes(store, new.generation, profile, listing, arguments.trust),
+            )
             captured = replace(captured, warnings=(*captured.warnings, *notes))
     if check:
         _report_unchanged(store, check, captured, as_json=arguments.json)

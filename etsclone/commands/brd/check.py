@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from etsclone.commands.history import last_check, read_newest, seen, where_it_is
+from etsclone.commands.history import last_check, read_newest, seen, verifying, where_it_is
 from etsclone.commands.output import add_json, print_json
 from etsclone.commands.trust import add_revoked, load_trust
 from etsclone.errors import (
@@ -113,7 +113,7 @@ def _confirmed(store: Store, newest: Link, trust: Trust, arguments: Namespace) -
         raise DeviceError(newest.problem.message, hint="check that the medium is still plugged in")
     if newest.problem or here is None or newest.created is None:
         message = newest.problem.message if newest.problem else f"{newest.path} was not verified"
-        raise VerificationFailed(message, hint=f"look with `etsclone brd verify {store.path}`")
+        raise VerificationFailed(message, hint=f"look with {verifying(store, arguments)}")
     if wrong := not_newest(here, recall(store.pair, newest.role).newest):
         raise ChainBroken(f"role {newest.role}: {wrong}", hint=where_it_is(store, arguments))
     remember_newest(store.pair, newest.role, here)

@@ -76,7 +76,9 @@ def run(arguments: Namespace) -> None:
         raise DeviceError("a medium fails", hint="check that both are still plugged in")
     if found:
         mend = "remove what is damaged in one of the stores, if the other has it, and copy it from there"
-        hints = dict.fromkeys(problem.hint or mend for problem in found)
+        hints = dict.fromkeys(problem.hint for problem in found if problem.hint)
+        if any(problem.flaw is Flaw.DAMAGED or not problem.hint for problem in found):
+            hints[mend] = None
         raise ChainBroken("the copy is not whole", hint="; ".join(hints))
 
 

@@ -91,6 +91,8 @@ def run(arguments: Namespace) -> None:
         print(suggestion(comparison.differences[Meaning.UNCLAIMED], comparison.packages), end="")
     else:
         print(f"- {left.name}\n+ {right.name}")
+        if comparison.empty:
+            print("nothing differs")
         print_comparison(comparison, everything=arguments.all)
         print_texts(texts)
 

@@ -27,7 +27,9 @@ def configure_show(parser: ArgumentParser) -> None:
     """Add the arguments of `show`."""
     parser.set_defaults(run=run_show)
     parser.add_argument(
-        "overlay", metavar="OVERLAY", type=Path, help="an overlay file, ROLE-NNNNNN.brd"
+        "overlay",
+        metavar="OVERLAY",
+        help="an overlay file, ROLE-NNNNNN.brd, or STORE:ROLE, or STORE:ROLE:GENERATION",
     )
     add_json(parser)
 
@@ -72,17 +74,21 @@ def run_show(arguments: Namespace) -> None:
     """Print the header's facts.
 
     Raises:
+        UsageError, StoreRefused: when there is none of that name.
         OverlayMalformed: when it is no overlay.
         SignatureInvalid: when the header was changed since it was signed.
     """
-    envelope = read_envelope(arguments.overlay)
+    from etsclone.commands.brd.sides import find_place  # noqa: PLC0415 - a capture needs the facts alone
+
+    path = Path(find_place(arguments.overlay).path)
+    envelope = read_envelope(path)
     # Whether the key is to be trusted is the question of `verify`; that the bytes are those that it signed is checked.
     signature = check(envelope.header, envelope.signature)
     header = decode(envelope.header)
     age = datetime.now(UTC) - header.created
     facts = header_facts(header) | {
         "age": int(age.total_seconds()),
-        "size": arguments.overlay.stat().st_size,
+        "size": path.stat().st_size,
         "digest": digest(envelope.header),
         "signed_by": fingerprint(signature.key),
     }

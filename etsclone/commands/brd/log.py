@@ -84,7 +84,7 @@ def _print_step(
     print(side.name)
     if comparison is None:
         print("  the first that is kept")
-    elif not (comparison.packages or any(comparison.paths.values())):
+    elif comparison.empty:
         print(f"  nothing changed since generation {before}")
     else:
         print(f"  since generation {before}")

@@ -191,6 +191,21 @@ def test_a_damaged_generation_in_the_copy_is_told(made: Made, tmp_path: Path) ->
     assert (result.code, flaws(result)) == (4, [("damaged", "primary", 3)])
 
 
+@pytest.mark.parametrize(
+    "place", [1000, -1000]
+)  # in the header, which its signature no longer fits, and behind it
+def test_the_hint_about_a_damaged_copy_mends_it(made: Made, tmp_path: Path, place: int) -> None:
+    assert copy(made, tmp_path / "second").code == 0
+    path = generation(made.at(tmp_path / "second"), 3)
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    result = copy(made, tmp_path / "second")
+    assert "remove what is damaged in one of the stores, if the other has it" in result.err
+    path.unlink()
+    assert copy(made, tmp_path / "second").code == 0
+
+
 def test_without_a_list_the_stores_own_will_do(made: Made, tmp_path: Path) -> None:
     assert etsclone("brd", "copy", made.path, tmp_path / "second").code == 0
     assert etsclone("brd", "prune", made.path, "--keep-last", "1", "--yes").code == 0

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from stores import Made, etsclone
 
 from etsclone.commands.brd import diff
 from etsclone.commands.brd.differences import package_line, path_line, print_comparison
@@ -48,6 +49,16 @@ def test_places_in_a_store(store: Path) -> None:
 def test_what_a_store_does_not_have(store: Path, what: str) -> None:
     with pytest.raises(StoreRefused):
         find_place(f"{store}:{what}")
+
+
+def test_show_takes_a_place_in_a_store(made: Made) -> None:
+    for place, number in ((":primary", 5), (":primary:2", 2)):
+        shown = etsclone("brd", "show", f"{made.path}{place}", "--json").facts
+        there = etsclone("brd", "show", made.store.overlay("primary", number), "--json").facts
+        assert (shown["generation"], shown["digest"]) == (number, there["digest"])
+    assert etsclone("brd", "show", f"{made.path}:primary:9").code == 3
+    several = etsclone("brd", "show", made.path)
+    assert (several.code, "name a role" in several.err) == (2, True)
 
 
 def test_trees_and_disks(tmp_path: Path) -> None:

@@ -337,7 +337,10 @@ def test_a_newest_generation_that_does_not_verify_is_told(made: Made) -> None:
     made.capture(created=now())
     path = generation(made, 6)
     path.write_bytes(path.read_bytes()[:-1])
-    refuses(check(made, "2d", "--role", "primary"), 4, "truncated")
+    result = check(made, "2d", "--role", "primary")
+    refuses(result, 4, "truncated")
+    told = etsclone(*told_command(result))  # with what it needs here to look at all
+    assert (told.code, "truncated" in told.out) == (4, True)
 
 
 def test_a_capture_in_the_future_is_told(made: Made) -> None:
