@@ -92,8 +92,10 @@ def unlocked(descriptor: int) -> Iterator[None]:
 
 
 def _get(descriptor: int) -> int:
+    # Of bytes Python would find out, by an exception, that they cannot be written to: that takes longer than the call.
+    answer = bytearray(_ROOM)
     try:
-        answer = fcntl.ioctl(descriptor, _GETFLAGS, _ROOM)
+        fcntl.ioctl(descriptor, _GETFLAGS, answer)
     except OSError as error:
         if error.errno in _UNKNOWN:
             return 0

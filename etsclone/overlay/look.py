@@ -275,8 +275,11 @@ class Look:
             size = status.st_size if kind is Kind.FILE else None
             return state_words(status.st_mtime_ns, size=size), status
         if kind is Kind.FOLDER:
-            with opened_folder(folder, name) as descriptor:
+            descriptor = folder_below(folder, name, name)
+            try:
                 flags, after = read_flags(descriptor), os.fstat(descriptor)
+            finally:
+                os.close(descriptor)
             return state_words(after.st_mtime_ns, flags=flags), after
         target = read_link(name, folder) if kind is Kind.SYMLINK else None
         words = state_words(status.st_mtime_ns, target=target, device=device_of(status))

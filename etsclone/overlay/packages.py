@@ -75,9 +75,10 @@ def _owners(info: int, links: dict[bytes, bytes], configuration: set[bytes]) -> 
     for name, files in groupby(sorted(map(os.fsencode, os.listdir(info))), _listed):
         if name is None:
             continue
-        paths = {line for file in files for line in _read(info, file).split(b"\n")}
-        shared |= owners.keys() & paths
-        owners.update(dict.fromkeys(paths, name))
+        lines = b"\n".join([_read(info, file) for file in files]).split(b"\n")
+        paths = dict.fromkeys(lines, name)
+        shared |= owners.keys() & paths.keys()
+        owners |= paths
     for path in shared | {b"", b"/", b"/."}:
         owners.pop(path, None)
     linked = tuple(link + b"/" for link in links)

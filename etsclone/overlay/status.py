@@ -2,6 +2,7 @@
 
 import os
 import stat
+from operator import attrgetter
 
 from etsclone.errors import UnsafePath
 from etsclone.model.tree import Kind
@@ -25,6 +26,10 @@ KINDS = {
     stat.S_IFSOCK: Kind.SOCKET,
 }
 
+_state = attrgetter(
+    "st_dev", "st_ino", "st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns", "st_ctime_ns"
+)
+
 _DEVICES = (Kind.CHAR_DEVICE, Kind.BLOCK_DEVICE)
 
 
@@ -42,16 +47,7 @@ def device_of(status: os.stat_result) -> tuple[int, int] | None:
 
 def same(before: os.stat_result, after: os.stat_result) -> bool:
     """Whether nothing happened between two looks. Access times do not count: the first may be our own."""
-    return (
-        before.st_ino == after.st_ino
-        and before.st_ctime_ns == after.st_ctime_ns
-        and before.st_mtime_ns == after.st_mtime_ns
-        and before.st_size == after.st_size
-        and before.st_dev == after.st_dev
-        and before.st_mode == after.st_mode
-        and before.st_uid == after.st_uid
-        and before.st_gid == after.st_gid
-    )
+    return _state(before) == _state(after)
 
 
 def settled(before: os.stat_result, after: os.stat_result, began_ns: int) -> bool:
