@@ -11,7 +11,7 @@ import gc
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -155,18 +155,24 @@ def tree_listing(
 
 def _emit(look: Look, pool: "_Pool", output: "_Output") -> None:
     """Put all records out; what no worker has, such as a folder that has just been made, this process looks at."""
+    meant = look.remembered.meant
 
-    def told(path: bytes) -> Iterator[tuple[bytes, bool]]:
-        """What is told of a folder, and whether what is in it is told with it."""
+    def told(path: bytes) -> Iterable[bytes]:
+        """What is told of a folder, but not of what is in it; where both are told together, they are put out."""
         unit = pool.units.get(path)
-        records = pool.records(unit) if unit else look.folder(path)
-        return ((each, unit is not None and unit.deep) for each in records)
+        if unit is None:
+            return look.folder(path)
+        if not unit.deep:
+            return pool.records(unit)
+        for record in pool.records(unit):
+            output.add(meant(record))
+        return ()
 
-    pending = [told(b"/")]
+    pending = [iter(told(b"/"))]
     while pending:
-        for record, is_deep in pending[-1]:
-            output.add(look.remembered.meant(record))
-            if output.entered and not is_deep:
+        for record in pending[-1]:
+            output.add(meant(record))
+            if output.entered:
                 pending.append(chain.from_iterable(map(told, output.entered)))
                 break
         else:
@@ -302,7 +308,7 @@ class _Worker:
             fcntl.lockf(self.queue, fcntl.LOCK_UN)
 
     def _records(self, unit: _Unit) -> Iterator[bytes]:
-        pending = [self.look.folder(unit.path)]
+        pending = [iter(self.look.folder(unit.path))]
         while pending:
             for packed in pending[-1]:
                 yield packed

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import xxhash
@@ -171,35 +171,67 @@ class Look:
             return []
         return self._to_enter(path, self._shown(path, names))
 
-    def folder(self, path: bytes) -> Iterator[bytes]:
+    def folder(self, path: bytes) -> Iterable[bytes]:
         """The packed records of a folder's parts, or what stands for one that is as it was remembered.
 
         After each, `entered` tells what follows before the next part. The last one is empty, with a warning, when the
         folder is gone or is none any more.
         """
         try:
-            yield from self._parts(path)
+            folder = self._open(path)
         except (FileNotFoundError, UnsafePath):
-            self.entered = []
-            self._warn(path)
-            yield Record(path, (), b"", (), (b"",)).packed()
-
-    def _parts(self, path: bytes) -> Iterator[bytes]:
-        folder = self._open(path)
+            return (self._gone(path),)
         status = os.fstat(folder)
         volume = self._volume(folder, status.st_dev)
-        at = _At(path, folder, volume, self._own_mark(path, status, volume))
+        own = self._own_mark(path, status, volume)
+        if same := self._same(path, folder, volume, own):
+            return (same,)
+        at = _At(path, folder, volume, own)
         old = self.remembered.folder(path)
-        for number, (names, until) in enumerate(self._names(at, old)):
-            # What is below was looked at meanwhile.
-            at.folder, at.until = self._open(path), until.rstrip(_NO_FILE)
-            yield self._part(at, names, old, number)
+        if self.remembered.same_context and old.own == at.own != NEVER:
+            parts = old.names()
+        else:
+            parts = in_parts(self._listed(at, tells_files=not (old.count or self._quick)))
+        first = self._part(at, next(parts), old, 0)
+        return chain((first,), self._others(at, parts, old)) if at.until else (first,)
 
-    def _part(self, at: _At, names: Sequence[bytes], old: Earlier, number: int) -> bytes:
-        if not (old or self._quick):
+    def _same(self, path: bytes, folder: int, volume: int, own: bytes) -> bytes | None:
+        """What stands for the record of a folder in which nothing changed, as in nearly all, if it has only one."""
+        old = self.remembered.record(path)
+        if (
+            old is None
+            or not self.remembered.same_context
+            or not Record.own_of(old) == own != NEVER
+        ):
+            return None
+        names, until = Record.names_of(old)
+        seen = _statuses(folder, names)
+        if not Record.is_of(old, path, until, seen, marks_of(seen.values(), volume)):
+            return None
+        self.entered = below(path, Record.folders_of(old))
+        return self.remembered.same(path)
+
+    def _others(self, at: _At, parts: Iterator[Part], old: Earlier) -> Iterator[bytes]:
+        """All but the first; what is below may be looked at in between."""
+        try:
+            for number, part in enumerate(parts, 1):
+                at.folder = self._open(at.path)
+                yield self._part(at, part, old, number)
+        except (FileNotFoundError, UnsafePath):
+            yield self._gone(at.path)
+
+    def _gone(self, path: bytes) -> bytes:
+        self.entered = []
+        self._warn(path)
+        return Record(path, (), b"", (), (b"",)).packed()
+
+    def _part(self, at: _At, part: Part, old: Earlier, number: int) -> bytes:
+        names, until = part
+        at.until = until.rstrip(_NO_FILE)
+        if not (old.count or self._quick):
             return self._fresh(at, _all_but_files(at.folder, names), {})
         seen = _statuses(at.folder, names)
-        if number < len(old) and self._is_same(at, seen, old, number):
+        if number < old.count and self._is_same(at, seen, old, number):
             return old.same(number)
         return self._fresh(at, seen, old.lines(names))
 
@@ -207,13 +239,13 @@ class Look:
         self, at: _At, seen: Mapping[bytes, os.stat_result], old: Earlier, number: int
     ) -> bool:
         """Whether the next part is as it was remembered; then that is what was looked at."""
-        if not self.remembered.same_context or not (at.until or old.own() == at.own):
+        if not self.remembered.same_context or not (at.until or old.own == at.own):
             return False
-        packed, marks = old[number], marks_of(seen.values(), at.volume)
+        packed, marks = old.record(number), marks_of(seen.values(), at.volume)
         if not Record.is_of(packed, at.path, at.until, seen, marks):
             return False
         entered = below(at.path, Record.folders_of(packed))
-        if len(old) > 1:  # then folders of the parts before may belong here
+        if old.count > 1:  # then folders of the parts before may belong here
             folders = [name for name, status in seen.items() if stat.S_ISDIR(status.st_mode)]
             due, waiting = at.parted(folders)
             if self._to_enter(at.path, due) != entered:
@@ -238,15 +270,11 @@ class Look:
         """Whether what changes from now on will have other times."""
         return status.st_ctime_ns < self._trusted_until > status.st_mtime_ns
 
-    def _names(self, at: _At, old: Earlier) -> Iterable[Part]:
-        """The names that are not volatile, sorted; with `_NO_FILE` if nothing is remembered of them."""
-        if self.remembered.same_context and old.own() == at.own != NEVER:
-            return old.names()
-        return in_parts(self._listed(at, tells_files=not (old or self._quick)))
-
     def _listed(self, at: _At, *, tells_files: bool) -> Iterator[list[bytes]]:
+        """The names that are not volatile; `tells_files` is to let `_NO_FILE` stand behind those of what is none."""
         with os.scandir(at.folder) as found:
-            while some := {each.name.encode(*_ENCODING): each for each in islice(found, MOST)}:
+            while True:
+                some = {each.name.encode(*_ENCODING): each for each in islice(found, MOST)}
                 names = self._shown(at.path, list(some))
                 if tells_files:
                     names = [
@@ -254,6 +282,8 @@ class Look:
                         for name in names
                     ]
                 yield names
+                if len(some) < MOST:
+                    return
 
     def _fresh(
         self,

@@ -218,18 +218,26 @@ class Remembered:
         if file and _is_sound(file):
             self._load(file, context)
 
+    def record(self, folder: bytes) -> bytes | None:
+        """The packed record of a folder, if it has just one."""
+        place = self._places.get(folder)
+        return None if place is None or folder in self._before else self._record(place)
+
+    def same(self, folder: bytes) -> bytes:
+        """What stands for the last record of a folder, which must have one."""
+        return _SAME.pack(_SAME.size, self._places[folder])
+
     def folder(self, path: bytes) -> "Earlier":
-        """What is remembered of a folder."""
+        """All that is remembered of a folder."""
         last = self._places.get(path)
         places = () if last is None else (*self._before.get(path, ()), last)
-        return Earlier(places, self.record)
+        return Earlier(places, self._record)
 
     def meant(self, told: bytes) -> bytes:
         """The packed record that `told` is, or stands for."""
-        return self.record(_SAME.unpack(told)[1]) if len(told) == _SAME.size else told
+        return self._record(_SAME.unpack(told)[1]) if len(told) == _SAME.size else told
 
-    def record(self, place: int) -> bytes:
-        """The packed record at a place."""
+    def _record(self, place: int) -> bytes:
         start, end = self._offsets[place], self._offsets[place + 1]
         at = start - self._window_at
         if at < 0 or end > self._window_at + len(self._window):
@@ -254,31 +262,34 @@ class Remembered:
 
 
 class Earlier:
-    """The records of one folder, its parts; none when nothing is remembered of it."""
+    """The records of one folder, its parts; none when nothing is remembered of it.
+
+    `count` is how many there are, `own` the folder's own mark.
+    """
 
     def __init__(self, places: Sequence[int], record: Callable[[int], bytes]) -> None:
         self._places = places
         self._record = record
         self._lines_from = 0
+        self.count = len(places)
+        self._number = self.count - 1
+        self._packed = record(places[-1]) if places else b""
+        self.own = Record.own_of(self._packed) if places else NEVER
 
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, part: int) -> bytes:
+    def record(self, number: int) -> bytes:
         """The packed record of a part."""
-        return self._record(self._places[part])
+        if number != self._number:
+            self._packed, self._number = self._record(self._places[number]), number
+        return self._packed
 
-    def same(self, part: int) -> bytes:
+    def same(self, number: int) -> bytes:
         """What stands for the record of a part."""
-        return _SAME.pack(_SAME.size, self._places[part])
-
-    def own(self) -> bytes:
-        """The folder's own mark."""
-        return Record.own_of(self[-1]) if self._places else NEVER
+        return _SAME.pack(_SAME.size, self._places[number])
 
     def names(self) -> Iterator[Part]:
         """All names."""
-        return (Record.names_of(self[part]) for part in range(len(self)))
+        for number in range(self.count):
+            yield Record.names_of(self.record(number))
 
     def lines(self, names: Sequence[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
         """The mark and the line of each of these sorted names that is remembered, and of others.
@@ -286,10 +297,10 @@ class Earlier:
         When it is called again, the names must sort behind those before.
         """
         found: dict[bytes, tuple[bytes, bytes]] = {}
-        for part in range(self._lines_from, len(self) if names else 0):
-            record = Record.unpacked(self[part])
+        for number in range(self._lines_from, self.count if names else 0):
+            record = Record.unpacked(self.record(number))
             if record.until and record.until <= names[0]:
-                self._lines_from = part + 1
+                self._lines_from = number + 1
                 continue
             found |= record.lines()
             if record.until > names[-1]:
