@@ -1,9 +1,9 @@
 """List a whole tree for the inventory, in several processes, and read only what has changed since the last time.
 
-A listing is made of folder records (`etsclone.overlay.remembered`), each from one look at a folder. The tree is cut
-into units, a folder with or without what is below; worker processes take one after another and write the records into
-spools, and this process puts them in the order of the inventory. Threads would not do: most of what a small file costs
-is Python.
+A listing is made of folder records (`etsclone.overlay.remembered`), each from one look at a folder, or at a part of a
+very large one. The tree is cut into units, a folder with or without what is below; worker processes take one after
+another and write the records into spools, and this process puts them in the order of the inventory. Threads would not
+do: most of what a small file costs is Python.
 """
 
 import fcntl
@@ -11,9 +11,10 @@ import gc
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import BinaryIO
 
 from etsclone.chroot import Child, forked
@@ -154,17 +155,28 @@ def tree_listing(
 
 def _emit(look: Look, pool: "_Pool", output: "_Output") -> None:
     """Put all records out; what no worker has, such as a folder that has just been made, this process looks at."""
-    pending = [b"/"]
-    while pending:
-        path = pending.pop()
+    meant = look.remembered.meant
+
+    def told(path: bytes) -> Iterable[bytes]:
+        """What is told of a folder, but not of what is in it; where both are told together, they are put out."""
         unit = pool.units.get(path)
         if unit is None:
-            output.add(look.remembered.meant(look.folder(path)))
+            return look.folder(path)
+        if not unit.deep:
+            return pool.records(unit)
+        for record in pool.records(unit):
+            output.add(meant(record))
+        return ()
+
+    pending = [iter(told(b"/"))]
+    while pending:
+        for record in pending[-1]:
+            output.add(meant(record))
+            if output.entered:
+                pending.append(chain.from_iterable(map(told, output.entered)))
+                break
         else:
-            for told in pool.records(unit):
-                output.add(look.remembered.meant(told))
-        if unit is None or not unit.deep:
-            pending += reversed(output.entered)
+            pending.pop()
 
 
 class _Output:
@@ -188,7 +200,7 @@ class _Output:
 
     def add(self, packed: bytes) -> None:
         """Take the next record; write its lines up to the first folder, or all and what waited for them."""
-        packed = self._payload.agreed(Record.path_of(packed), packed)
+        packed = self._payload.agreed(packed)
         path, names, folders, texts, digest = Record.outline(packed)
         self.kept.add(path, packed)
         self.digest.update(digest)
@@ -296,12 +308,15 @@ class _Worker:
             fcntl.lockf(self.queue, fcntl.LOCK_UN)
 
     def _records(self, unit: _Unit) -> Iterator[bytes]:
-        pending = [unit.path]
+        pending = [iter(self.look.folder(unit.path))]
         while pending:
-            packed = self.look.folder(pending.pop())
-            yield packed
-            if unit.deep:
-                pending += reversed(self.look.entered)
+            for packed in pending[-1]:
+                yield packed
+                if self.look.entered and unit.deep:
+                    pending.append(chain.from_iterable(map(self.look.folder, self.look.entered)))
+                    break
+            else:
+                pending.pop()
 
 
 def _units(look: Look) -> Iterator[_Unit]:

@@ -1,7 +1,8 @@
 """One look at a folder: the lines that an inventory has for what stands in it.
 
 A large tree has a million paths, so this is written for speed: nothing is looked at twice, the words that many paths
-have in common are made once, and where a folder is as it was remembered its old record is taken over unread.
+have in common are made once, and where a folder is as it was remembered its old record is taken over unread. A million
+may also stand in one folder: no more than a part of them is held at a time, but for their names.
 """
 
 import hashlib
@@ -9,7 +10,9 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import xxhash
@@ -29,7 +32,16 @@ from etsclone.overlay.inventory import (
     state_words,
     tags_of,
 )
-from etsclone.overlay.remembered import GRANULARITY, NEVER, Record, Remembered, mark_of, marks_of
+from etsclone.overlay.names import MOST, Part, in_parts
+from etsclone.overlay.remembered import (
+    GRANULARITY,
+    NEVER,
+    Earlier,
+    Record,
+    Remembered,
+    mark_of,
+    marks_of,
+)
 from etsclone.overlay.status import (
     ATTEMPTS,
     KINDS,
@@ -54,6 +66,9 @@ _UNKNOWN = (NEVER, b"")
 _MENDED = b"/lost+found"
 """Where programs that mend a filesystem put what they find: they do not date that."""
 
+_NO_FILE = b"\0"
+"""Stands behind the name of what is no file, and leaves its place in the order as it is: it sorts before all others."""
+
 _ENCODING = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
@@ -67,6 +82,29 @@ class _Made(dict[Any, bytes]):
     def __missing__(self, key: Any) -> bytes:  # noqa: ANN401
         self[key] = words = self._make(key)
         return words
+
+
+@dataclass(slots=True)
+class _At:
+    """A folder that is looked at, and its next part.
+
+    `folder` is it opened, `own` its mark. `waiting` are the names of folders that are in the parts so far, but sort
+    behind them with a slash behind: what is in them comes later. `is_whole` tells whether every name so far has a line.
+    """
+
+    path: bytes
+    folder: int
+    volume: int
+    own: bytes
+    until: bytes = b""
+    waiting: Sequence[bytes] = ()
+    is_whole: bool = True
+
+    def parted(self, folders: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Those that wait and the part's own folders: whose content comes before the next part, and who waits on."""
+        names = (*self.waiting, *folders)
+        due = [name for name in names if not self.until or name + b"/" < self.until]
+        return due, [name for name in names if self.until and name + b"/" >= self.until]
 
 
 class Look:
@@ -133,36 +171,88 @@ class Look:
             return []
         return self._to_enter(path, self._shown(path, names))
 
-    def folder(self, path: bytes) -> bytes:
-        """The packed record of a folder, or what stands for it when it is as it was remembered.
+    def folder(self, path: bytes) -> Iterable[bytes]:
+        """The packed records of a folder's parts, or what stands for one that is as it was remembered.
 
-        It is an empty one, with a warning, when the folder is gone or is none any more.
+        After each, `entered` tells what follows before the next part. The last one is empty, with a warning, when the
+        folder is gone or is none any more.
         """
-        self.entered = []
         try:
             folder = self._open(path)
         except (FileNotFoundError, UnsafePath):
-            self._warn(path)
-            return Record(path, (), b"", (), (b"",)).packed()
+            return (self._gone(path),)
         status = os.fstat(folder)
         volume = self._volume(folder, status.st_dev)
         own = self._own_mark(path, status, volume)
+        if same := self._same(path, folder, volume, own):
+            return (same,)
+        at = _At(path, folder, volume, own)
+        old = self.remembered.folder(path)
+        if self.remembered.same_context and old.own == at.own != NEVER:
+            parts = old.names()
+        else:
+            parts = in_parts(self._listed(at, tells_files=not (old.count or self._quick)))
+        first = self._part(at, next(parts), old, 0)
+        return chain((first,), self._others(at, parts, old)) if at.until else (first,)
+
+    def _same(self, path: bytes, folder: int, volume: int, own: bytes) -> bytes | None:
+        """What stands for the record of a folder in which nothing changed, as in nearly all, if it has only one."""
         old = self.remembered.record(path)
-        if old is None:
-            seen = (
-                _statuses(folder, self._names(folder, path))
-                if self._quick
-                else self._seen_but_files(folder, path)
-            )
-            return self._fresh(folder, path, volume, seen, {}, own)
-        is_as_it_was = self.remembered.same_context and Record.own_of(old) == own
-        names = Record.names_of(old) if is_as_it_was and own != NEVER else self._names(folder, path)
-        statuses = _statuses(folder, names)
-        marks = marks_of(statuses.values(), volume)
-        if is_as_it_was and Record.is_of(old, path, statuses, marks):
-            self.entered = below(path, Record.folders_of(old))
-            return self.remembered.same(path)
-        return self._fresh(folder, path, volume, statuses, Record.unpacked(old).lines(), own)
+        if (
+            old is None
+            or not self.remembered.same_context
+            or not Record.own_of(old) == own != NEVER
+        ):
+            return None
+        names, until = Record.names_of(old)
+        seen = _statuses(folder, names)
+        if not Record.is_of(old, path, until, seen, marks_of(seen.values(), volume)):
+            return None
+        self.entered = below(path, Record.folders_of(old))
+        return self.remembered.same(path)
+
+    def _others(self, at: _At, parts: Iterator[Part], old: Earlier) -> Iterator[bytes]:
+        """All but the first; what is below may be looked at in between."""
+        try:
+            for number, part in enumerate(parts, 1):
+                at.folder = self._open(at.path)
+                yield self._part(at, part, old, number)
+        except (FileNotFoundError, UnsafePath):
+            yield self._gone(at.path)
+
+    def _gone(self, path: bytes) -> bytes:
+        self.entered = []
+        self._warn(path)
+        return Record(path, (), b"", (), (b"",)).packed()
+
+    def _part(self, at: _At, part: Part, old: Earlier, number: int) -> bytes:
+        names, until = part
+        at.until = until.rstrip(_NO_FILE)
+        if not (old.count or self._quick):
+            return self._fresh(at, _all_but_files(at.folder, names), {})
+        seen = _statuses(at.folder, names)
+        if number < old.count and self._is_same(at, seen, old, number):
+            return old.same(number)
+        return self._fresh(at, seen, old.lines(names))
+
+    def _is_same(
+        self, at: _At, seen: Mapping[bytes, os.stat_result], old: Earlier, number: int
+    ) -> bool:
+        """Whether the next part is as it was remembered; then that is what was looked at."""
+        if not self.remembered.same_context or not (at.until or old.own == at.own):
+            return False
+        packed, marks = old.record(number), marks_of(seen.values(), at.volume)
+        if not Record.is_of(packed, at.path, at.until, seen, marks):
+            return False
+        entered = below(at.path, Record.folders_of(packed))
+        if old.count > 1:  # then folders of the parts before may belong here
+            folders = [name for name, status in seen.items() if stat.S_ISDIR(status.st_mode)]
+            due, waiting = at.parted(folders)
+            if self._to_enter(at.path, due) != entered:
+                return False
+            at.waiting = waiting
+        self.entered = entered
+        return True
 
     def _volume(self, folder: int, device: int) -> int:
         """The id of the filesystem that a folder is on."""
@@ -180,32 +270,29 @@ class Look:
         """Whether what changes from now on will have other times."""
         return status.st_ctime_ns < self._trusted_until > status.st_mtime_ns
 
-    def _names(self, folder: int, path: bytes) -> list[bytes]:
-        """The names that are not volatile, sorted."""
-        return sorted(self._shown(path, [each.encode(*_ENCODING) for each in os.listdir(folder)]))
-
-    def _seen_but_files(self, folder: int, path: bytes) -> dict[bytes, os.stat_result | None]:
-        """The same, with None for files: the system tells of them in less time when they are open."""
-        with os.scandir(folder) as found:
-            listed = {each.name.encode(*_ENCODING): each for each in found}
-        seen: dict[bytes, os.stat_result | None] = {}
-        for name in sorted(self._shown(path, list(listed))):
-            if listed[name].is_file(follow_symlinks=False):
-                seen[name] = None
-            elif status := _status(folder, name):
-                seen[name] = status
-        return seen
+    def _listed(self, at: _At, *, tells_files: bool) -> Iterator[list[bytes]]:
+        """The names that are not volatile; `tells_files` is to let `_NO_FILE` stand behind those of what is none."""
+        with os.scandir(at.folder) as found:
+            while True:
+                some = {each.name.encode(*_ENCODING): each for each in islice(found, MOST)}
+                names = self._shown(at.path, list(some))
+                if tells_files:
+                    names = [
+                        name if some[name].is_file(follow_symlinks=False) else name + _NO_FILE
+                        for name in names
+                    ]
+                yield names
+                if len(some) < MOST:
+                    return
 
     def _fresh(
         self,
-        folder: int,
-        path: bytes,
-        volume: int,
+        at: _At,
         seen: Mapping[bytes, os.stat_result | None],
         known: Mapping[bytes, tuple[bytes, bytes]],
-        own: bytes,
     ) -> bytes:
         """A new record of what was seen, with the old marks and lines that are `known` where they still hold."""
+        path, volume = at.path, at.volume
         start = path.rstrip(b"/") + b"/"
         prefix = quoted(b"." + start)
         lines: dict[bytes, bytes] = {}
@@ -216,7 +303,7 @@ class Look:
             if status and was == mark_of(status, volume):
                 state, taken, is_sure = line[line.index(b" time=") :], status, True
             else:
-                found = self._state(folder, name, path, status)
+                found = self._state(at.folder, name, path, status)
                 if found is None:
                     continue
                 state, taken, is_sure = found
@@ -234,10 +321,12 @@ class Look:
             marks.append(mark_of(taken, volume) if is_sure and self._is_old(taken) else NEVER)
             if stat.S_ISDIR(taken.st_mode):
                 folders.append(name)
-        self.entered = self._to_enter(path, folders)
+        due, at.waiting = at.parted(folders)
+        self.entered = self._to_enter(path, due)
+        at.is_whole &= len(lines) == len(seen)  # what was left out must be met again
+        own = at.own if at.is_whole and not at.until else NEVER
         entered = [name_of(each) for each in self.entered]
-        is_whole = len(lines) == len(seen)  # what was left out must be met again
-        return Record.of(path, lines, marks, entered, own if is_whole else NEVER).packed()
+        return Record.of(path, lines, marks, entered, own, at.until).packed()
 
     def _state(
         self, folder: int, name: bytes, path: bytes, status: os.stat_result | None
@@ -327,8 +416,11 @@ class Look:
 
     def _open(self, path: bytes) -> int:
         """A folder as a descriptor that stays open for what is below it."""
-        while self._trail and not path.startswith(self._trail[-1][0].rstrip(b"/") + b"/"):
+        inside = path.rstrip(b"/") + b"/"
+        while self._trail and not inside.startswith(self._trail[-1][0].rstrip(b"/") + b"/"):
             os.close(self._trail.pop()[1])
+        if self._trail and self._trail[-1][0] == path:
+            return self._trail[-1][1]
         if len(self._trail) > _OPEN:
             self._thin()
         above, nearest = self._trail[-1] if self._trail else (b"/", self._top)
@@ -369,6 +461,17 @@ def _statuses(folder: int, names: Sequence[bytes]) -> dict[bytes, os.stat_result
         return {name: os.lstat(name, dir_fd=folder) for name in names}
     except FileNotFoundError:
         return {name: status for name in names if (status := _status(folder, name))}
+
+
+def _all_but_files(folder: int, names: Sequence[bytes]) -> dict[bytes, os.stat_result | None]:
+    """The same, with None for files: the system tells of them in less time when they are open."""
+    seen: dict[bytes, os.stat_result | None] = {}
+    for name in names:
+        if not name.endswith(_NO_FILE):
+            seen[name] = None
+        elif status := _status(folder, name[:-1]):
+            seen[name[:-1]] = status
+    return seen
 
 
 def _status(folder: int, name: bytes) -> os.stat_result | None:

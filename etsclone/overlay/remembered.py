@@ -3,7 +3,8 @@
 The unit is a *folder record*: the names that a folder holds, a mark for each and for the folder by which a change is
 noticed, and the lines that an inventory has for them, with a digest of what they say but for times. It is both how a
 listing is made, folder by folder, and what is kept of it; one that is as it was is told by its place in what is
-remembered.
+remembered. A folder of very many names (`etsclone.overlay.names`) has several records, its parts, in the order of the
+names: none of them is large.
 
 File: a first line, a digest of what the lines depend on (16 bytes), the records in the order of the inventory, an index
 (paths, each ended by NUL, then their offsets as eight bytes each), the lengths of its two halves (eight bytes each),
@@ -16,7 +17,7 @@ import os
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,11 +26,12 @@ from typing import BinaryIO, Self
 import xxhash
 
 from etsclone.overlay.content import lines_digest
+from etsclone.overlay.names import Part
 from etsclone.units import KIB, MIB
 
 logger = logging.getLogger(__name__)
 
-_FIRST_LINE = b"etsclone listing 4\n"
+_FIRST_LINE = b"etsclone listing 5\n"
 _DIGEST = 16
 _TAIL = struct.Struct("<QQ")
 _SIZE = struct.Struct("<Q")
@@ -37,7 +39,7 @@ _SAME = struct.Struct("<QQ")
 """What stands for the record at a place: its size, which no record has, and the place."""
 
 _MARK = struct.Struct("<QQIqQQ")
-_HEAD = struct.Struct(f"<QIIIII32s{_MARK.size}s")
+_HEAD = struct.Struct(f"<QIIIIII32s{_MARK.size}s")
 _TIMES = 2**64
 """Nanoseconds in 64 bits, signed, would end in 2262; filesystems hold later times: these are kept modulo this."""
 
@@ -77,12 +79,14 @@ def mark_of(status: os.stat_result, volume: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What stands in a folder, as `Remembered` keeps it.
+    """What stands in a folder, or a part of that, as `Remembered` keeps it.
 
     `names` are sorted, `marks` are theirs, one after another. `own` is the folder's own mark: while it is the same, so
-    are the names; `NEVER` where that is not certain. `folders` are those of the names that were entered,
-    sorted as their paths with a slash behind are: so the records of what is in them follow. `texts` are the lines, cut
-    where the lines of these folders belong: one more than there are folders.
+    are the names; `NEVER` where that is not certain, and in all parts but the last. `until` is the first name of the
+    next part, empty in the last one: what sorts before it, and was in no part before, belongs here. `folders` are the
+    folders that were entered, sorted as their paths with a slash behind are, which are before `until` too: so the
+    records of what is in them follow. `texts` are the lines, cut where the lines of these folders belong, and those of
+    the next part: one more than there are folders, and one more, which is empty, where a part follows.
     """
 
     path: bytes
@@ -91,6 +95,7 @@ class Record:
     folders: Sequence[bytes]
     texts: Sequence[bytes]
     own: bytes = NEVER
+    until: bytes = b""
 
     @classmethod
     def of(
@@ -100,18 +105,21 @@ class Record:
         marks: Iterable[bytes],
         folders: Sequence[bytes],
         own: bytes = NEVER,
+        until: bytes = b"",
     ) -> Self:
         """The record of sorted names with their lines and marks; `folders` are those that were entered."""
         names, texts = list(lines), list(lines.values())
         cuts = [0, *(bisect_left(names, name + b"/") for name in folders), len(names)]
+        if until:
+            cuts.append(len(names))
         cut = [b"".join(texts[start:end]) for start, end in pairwise(cuts)]
-        return cls(path, names, b"".join(marks), folders, cut, own)
+        return cls(path, names, b"".join(marks), folders, cut, own, until)
 
     def packed(self) -> bytes:
         """As bytes."""
         names, folders, text = b"/".join(self.names), b"/".join(self.folders), b"".join(self.texts)
         cuts = array("I", map(len, self.texts)).tobytes()
-        parts = (self.path, names, self.marks, folders, cuts)
+        parts = (self.path, self.until, names, self.marks, folders, cuts)
         lengths = [len(part) for part in parts]
         size = _HEAD.size + sum(lengths) + len(text)
         head = _HEAD.pack(size, *lengths, lines_digest(text), self.own)
@@ -125,20 +133,28 @@ class Record:
         for length in lengths[1:]:
             parts.append(data[position : position + length])
             position += length
-        path, names, marks, folders, cuts = parts
+        path, until, names, marks, folders, cuts = parts
         texts = []
         for length in array("I", cuts):
             texts.append(data[position : position + length])
             position += length
-        return cls(path, _split(names), marks, _split(folders), texts, own)
+        return cls(path, _split(names), marks, _split(folders), texts, own, until)
 
     @staticmethod
-    def is_of(packed: bytes, path: bytes, names: Collection[bytes], marks: Sequence[bytes]) -> bool:
-        """Whether a packed record is that of a folder with exactly these names and marks."""
+    def is_of(
+        packed: bytes,
+        path: bytes,
+        until: bytes,
+        names: Collection[bytes],
+        marks: Sequence[bytes],
+    ) -> bool:
+        """Whether a packed record is that of a folder, or part, with exactly these names and marks."""
         joined = b"/".join(names)
-        lengths = (len(path), len(joined), _MARK.size * len(marks))
-        same_lengths = _HEAD.unpack_from(packed)[1:4] == lengths
-        return same_lengths and packed.startswith(b"".join((path, joined, *marks)), _HEAD.size)
+        lengths = (len(path), len(until), len(joined), _MARK.size * len(marks))
+        same_lengths = _HEAD.unpack_from(packed)[1:5] == lengths
+        return same_lengths and packed.startswith(
+            b"".join((path, until, joined, *marks)), _HEAD.size
+        )
 
     @staticmethod
     def path_of(packed: bytes) -> bytes:
@@ -151,11 +167,12 @@ class Record:
         return packed[_HEAD.size - _MARK.size : _HEAD.size]
 
     @staticmethod
-    def names_of(packed: bytes) -> Sequence[bytes]:
-        """`names` of a packed record."""
-        _, path, length, *_ = _HEAD.unpack_from(packed)
-        start = _HEAD.size + path
-        return _split(packed[start : start + length])
+    def names_of(packed: bytes) -> Part:
+        """`names` and `until` of a packed record."""
+        _, path, until, length, *_ = _HEAD.unpack_from(packed)
+        middle = _HEAD.size + path
+        start = middle + until
+        return _split(packed[start : start + length]), packed[middle:start]
 
     @staticmethod
     def folders_of(packed: bytes) -> Sequence[bytes]:
@@ -167,11 +184,11 @@ class Record:
     @staticmethod
     def outline(packed: bytes) -> tuple[bytes, int, Sequence[bytes], Sequence[bytes], bytes]:
         """Path, how many names, folders, texts and digest of a packed record; quicker than all of it."""
-        _, path, names, marks, folders, cuts, digest, _ = _HEAD.unpack_from(packed)
+        _, path, until, names, marks, folders, cuts, digest, _ = _HEAD.unpack_from(packed)
         count, start = marks // _MARK.size, _HEAD.size + path
         name = packed[_HEAD.size : start]
         start += names + marks
-        if not folders:
+        if not (folders or until):
             return name, count, (), (packed[start + cuts :],), digest
         record = Record.unpacked(packed)
         return name, count, record.folders, record.texts, digest
@@ -195,19 +212,26 @@ class Remembered:
         """Whether the lines were made under the same circumstances, so that whole records can be taken over."""
         self._descriptor = file.fileno() if file else -1
         self._places: dict[bytes, int] = {}
+        self._before: dict[bytes, list[int]] = {}
         self._offsets: Sequence[int] = ()
         self._window, self._window_at = b"", 0
         if file and _is_sound(file):
             self._load(file, context)
 
     def record(self, folder: bytes) -> bytes | None:
-        """The record of a folder, packed, if there is one."""
+        """The packed record of a folder, if it has just one."""
         place = self._places.get(folder)
-        return None if place is None else self._record(place)
+        return None if place is None or folder in self._before else self._record(place)
 
     def same(self, folder: bytes) -> bytes:
-        """What stands for the record of a folder, which must have one."""
+        """What stands for the last record of a folder, which must have one."""
         return _SAME.pack(_SAME.size, self._places[folder])
+
+    def folder(self, path: bytes) -> "Earlier":
+        """All that is remembered of a folder."""
+        last = self._places.get(path)
+        places = () if last is None else (*self._before.get(path, ()), last)
+        return Earlier(places, self._record)
 
     def meant(self, told: bytes) -> bytes:
         """The packed record that `told` is, or stands for."""
@@ -228,9 +252,60 @@ class Remembered:
         middle = end - offsets
         paths = os.pread(descriptor, names, middle - names).split(b"\0")[:-1]
         self._places = dict(zip(paths, range(len(paths)), strict=True))
+        if len(self._places) < len(paths):  # some have parts
+            for place, path in enumerate(paths):
+                if place != self._places[path]:
+                    self._before.setdefault(path, []).append(place)
         self._offsets = array("Q", os.pread(descriptor, offsets, middle))
         self._offsets.append(middle - names)
         self.same_context = os.pread(descriptor, _DIGEST, len(_FIRST_LINE)) == context
+
+
+class Earlier:
+    """The records of one folder, its parts; none when nothing is remembered of it.
+
+    `count` is how many there are, `own` the folder's own mark.
+    """
+
+    def __init__(self, places: Sequence[int], record: Callable[[int], bytes]) -> None:
+        self._places = places
+        self._record = record
+        self._lines_from = 0
+        self.count = len(places)
+        self._number = self.count - 1
+        self._packed = record(places[-1]) if places else b""
+        self.own = Record.own_of(self._packed) if places else NEVER
+
+    def record(self, number: int) -> bytes:
+        """The packed record of a part."""
+        if number != self._number:
+            self._packed, self._number = self._record(self._places[number]), number
+        return self._packed
+
+    def same(self, number: int) -> bytes:
+        """What stands for the record of a part."""
+        return _SAME.pack(_SAME.size, self._places[number])
+
+    def names(self) -> Iterator[Part]:
+        """All names."""
+        for number in range(self.count):
+            yield Record.names_of(self.record(number))
+
+    def lines(self, names: Sequence[bytes]) -> dict[bytes, tuple[bytes, bytes]]:
+        """The mark and the line of each of these sorted names that is remembered, and of others.
+
+        When it is called again, the names must sort behind those before.
+        """
+        found: dict[bytes, tuple[bytes, bytes]] = {}
+        for number in range(self._lines_from, self.count if names else 0):
+            record = Record.unpacked(self.record(number))
+            if record.until and record.until <= names[0]:
+                self._lines_from = number + 1
+                continue
+            found |= record.lines()
+            if record.until > names[-1]:
+                break
+        return found
 
 
 def _is_sound(file: BinaryIO) -> bool:

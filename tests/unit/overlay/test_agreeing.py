@@ -11,7 +11,7 @@ import pytest
 from etsclone.model.packages import Installed, Package
 from etsclone.model.scope import Scope
 from etsclone.model.tree import Entry, Tree
-from etsclone.overlay import inventory
+from etsclone.overlay import inventory, look, names
 from etsclone.overlay.brought import Brought
 from etsclone.overlay.listing import NO_AIDS, Aids, Listing, list_tree, tree_listing
 from etsclone.overlay.payload import write_payload
@@ -20,6 +20,12 @@ from etsclone.overlay.scan import scan
 SCOPE = Scope(("/etc", "/srv/only"), volatile=("/etc/volatile",))
 OWNED = Installed((Package("conf", "all", "1"),), {b"/etc/busy": "conf"})
 LATER = 10**20
+
+
+@pytest.fixture(autouse=True, params=[names.MOST, 1], ids=["whole", "in parts"])
+def _in_parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (names, look):
+        monkeypatch.setattr(module, "MOST", request.param)
 
 
 @pytest.fixture

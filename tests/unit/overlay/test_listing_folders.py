@@ -1,7 +1,7 @@
 """Folders that need not be listed again, since their own times tell that they hold the same names."""
 
-import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +34,14 @@ def memory(tmp_path: Path) -> Memory:
 def names(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The folders whose names are asked for, when all is remembered."""
     asked: list[bytes] = []
-    found = look.Look._names
+    found = look.Look._listed
 
-    def noting(self: look.Look, folder: int, path: bytes) -> list[bytes]:
-        asked.append(path)
-        return found(self, folder, path)
+    def noting(self: look.Look, at: look._At, *, tells_files: bool) -> Iterator[list[bytes]]:
+        if not tells_files:
+            asked.append(at.path)
+        return found(self, at, tells_files=tells_files)
 
-    monkeypatch.setattr(look.Look, "_names", noting)
+    monkeypatch.setattr(look.Look, "_listed", noting)
     return asked
 
 
@@ -125,16 +126,15 @@ def test_a_folder_that_was_just_changed_is_not_believed(
 def test_what_comes_while_a_folder_is_listed_is_met_the_next_time(
     root: Path, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = look.Look._seen_but_files
+    found = look.Look._listed
 
-    def coming(self: look.Look, folder: int, path: bytes) -> dict[bytes, os.stat_result | None]:
-        seen = found(self, folder, path)
-        if path == b"/etc":
+    def coming(self: look.Look, at: look._At, *, tells_files: bool) -> Iterator[list[bytes]]:
+        yield from found(self, at, tells_files=tells_files)
+        if at.path == b"/etc":
             put(root / "etc/new")
-        return seen
 
     with monkeypatch.context() as patch:
-        patch.setattr(look.Look, "_seen_but_files", coming)
+        patch.setattr(look.Look, "_listed", coming)
         assert b"/etc/new" not in listed(root, memory=memory)[0]
     assert b"/etc/new" in listed(root, memory=memory)[0]
 
