@@ -105,7 +105,7 @@ class World:
             not see.
         scratch: further folders to write to, in memory.
         writable: whether it may write to the clone, where that is mounted for writing.
-        devices: nodes of this system that it gets in /dev, under their names.
+        devices: nodes that it gets in /dev, by their paths there: those of this system.
         links: symbolic links in /dev, by their paths below it.
         sysfs: whether it sees /sys, read-only.
         capabilities: numbers of linux/capability.h.
@@ -114,7 +114,7 @@ class World:
     mounts: Sequence[str] = ()
     scratch: Sequence[str] = ()
     writable: bool = False
-    devices: Sequence[str] = ()
+    devices: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     sysfs: bool = False
     capabilities: Collection[int] = CAPABILITIES
@@ -251,7 +251,7 @@ def _shut(root: str, world: World, kept: Collection[int]) -> int:
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
     kernel.unshare(_NAMESPACES)
-    nodes = {path: os.stat(path) for path in world.devices}
+    nodes = {path: os.stat(node) for path, node in world.devices.items()}
     _bind(root, world)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor > 2 and descriptor not in kept:

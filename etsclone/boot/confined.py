@@ -26,7 +26,7 @@ def run_confined(
     root: str,
     argv: Sequence[str],
     *,
-    devices: Sequence[str],
+    devices: Mapping[str, str],
     links: Mapping[str, str],
     seconds: float,
     mounts: Sequence[str] = (),
@@ -36,7 +36,7 @@ def run_confined(
     Args:
         root: the folder; it has folders /dev, /proc, /sys, /run and /tmp.
         argv: name and arguments; found in the usual folders of the clone.
-        devices: nodes of this system that the program gets in /dev, under their names.
+        devices: nodes that the program gets, by their paths in its /dev: those of this system.
         links: symbolic links in /dev, by their paths below it.
         seconds: after these it is killed.
         mounts: where, beneath `root`, other filesystems of the clone are mounted.

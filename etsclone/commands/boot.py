@@ -15,6 +15,8 @@ from etsclone.model.keep import NOTHING, Keep
 from etsclone.model.tree import printable
 from etsclone.plan.bootids import boot_editor
 
+_MENU_STAYS = "GRUB's menu stays as it is: `update-grub` makes it anew, on the system when it runs"
+
 
 def add_boot(parser: ArgumentParser) -> None:
     """Give a command `--bootloader` and `--boot-entry`."""
@@ -128,6 +130,8 @@ def boot_section(survey: BootSurvey | None, trouble: EtscloneError | None = None
         return Section("boot", None)
     lines = boot_lines(survey)
     lines += map(str, survey.commands)
+    if survey.menu_stays:
+        lines.append(f"         {_MENU_STAYS}")
     if kept := _kept(survey.keep):
         lines.append(f"         kept before that, for --undo: {', '.join(kept)}")
     lines += [f"         --undo will not bring back {each}" for each in survey.keep.lost]
@@ -169,6 +173,7 @@ def _facts(survey: BootSurvey) -> dict[str, object]:
         ],
         "stale_initramfs": [os.fsdecode(path) for path in survey.stale],
         "commands": [list(command.argv) for command in survey.commands],
+        "menu_stays": survey.menu_stays,
         "kept": _kept(survey.keep),
         "lost": list(survey.keep.lost),
         "entry": survey.entry.loader if survey.entry else None,

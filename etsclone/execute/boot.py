@@ -18,6 +18,8 @@ from etsclone.boot.initramfsnames import (
 )
 from etsclone.boot.loaders import read_boot_sector, read_esps
 from etsclone.chroot import in_chroot
+from etsclone.disk import md
+from etsclone.disk.layers import layers_of
 from etsclone.disk.mounts import mounts_of_system, system_mounts
 from etsclone.errors import BootLoaderRefused, CannotBoot, FormatError, TargetChanged
 from etsclone.execute.bootkeep import Work, keep_for, with_code
@@ -29,7 +31,7 @@ from etsclone.model.tree import join
 from etsclone.plan.bootcheck import check_boot, check_menu, with_edits
 from etsclone.plan.bootentries import BootEntry, boot_entry
 from etsclone.plan.bootids import is_stale, unknown_inside, unknown_names
-from etsclone.plan.bootwork import BootCommand, has_hooks, initramfs_work, loader_work
+from etsclone.plan.bootwork import BootCommand, has_hooks, initramfs_work, loader_work, menu_stays
 from etsclone.plan.nics import unbound_inside
 from etsclone.run import run
 
@@ -49,7 +51,8 @@ class BootSurvey:
     """How a disk boots, and what is to be run and made for that.
 
     `stale` are the initramfs that name what is not on it, or interfaces as they were bound before; `remakes` are the
-    initramfs that the commands make anew. `keep` is what is kept before the commands, for an undo.
+    initramfs that the commands make anew. `keep` is what is kept before the commands, for an undo. `menu_stays` tells
+    that a boot loader is installed, and its menu left as it is.
     """
 
     disk: DiskIdentity
@@ -59,6 +62,7 @@ class BootSurvey:
     entry: BootEntry | None = None
     keep: Keep = NOTHING
     remakes: tuple[bytes, ...] = ()
+    menu_stays: bool = False
 
     @property
     def due(self) -> bool:
@@ -103,6 +107,7 @@ def survey_boot(
     report = check_boot(sector, esps, names)
     made = _entry(disk, esps, names, entry) if entry else None
     esp_folder = _esp_folder(names, root)
+    layers = _below_boot(disk, root)[1] if loader else frozenset()
     top = os.path.realpath(root)
     mounts = [os.fsencode(each.removeprefix(top)) for each in system_mounts(root)]
 
@@ -135,7 +140,7 @@ def survey_boot(
             if is_initramfs(name) and not is_made_apart(name)
         )
         remade = initramfs_work(files, images) if plain and {*images} & {*stale} else ()
-        installed = loader_work(files, disk, sector, names, esp_folder) if loader else ()
+        installed = loader_work(files, disk, sector, names, esp_folder, layers) if loader else ()
         works = Work("the initramfs", remade), Work("the boot loader", installed)
         keep = keep_for([work for work in works if work.commands], plan.scope, mounts)
         if remade and has_hooks(files):
@@ -144,7 +149,10 @@ def survey_boot(
         whole = BootReport(report.ways, (*report.findings, *found))
         commands = (*remade, *installed)
         remakes = images if remade else ()
-        survey = BootSurvey(disk.identity, whole, tuple(stale), commands, made, keep, remakes)
+        stays = bool(installed) and menu_stays(names, layers)
+        survey = BootSurvey(
+            disk.identity, whole, tuple(stale), commands, made, keep, remakes, stays
+        )
         return survey, works
 
     survey, works = in_chroot(root, inside)
@@ -163,6 +171,44 @@ def _esp_folder(names: Names, root: str) -> str | None:
         ),
         None,
     )
+
+
+def _below_boot(disk: Disk, root: str) -> tuple[str, frozenset[str]]:
+    """What the /boot of the system mounted at `root` is on: its device, and the layers between that and its disk.
+
+    Raises:
+        BootLoaderRefused: when it lies on another disk, too.
+        CommandFailed: when device-mapper does not tell.
+    """
+    top = os.path.realpath(root)
+    mounts = {mount.where: mount for mount in mounts_of_system()}
+    mount = mounts.get(f"{top}/boot") or mounts[top]
+    layers = layers_of(mount.device)
+    nodes = (disk.device, *(part.device for part in disk.partitions if part.device))
+    if not layers.bases <= {os.stat(node).st_rdev for node in nodes}:
+        raise BootLoaderRefused(
+            f"the /boot of its system does not lie on {disk.path} alone",
+            hint="name the disk in place of --root, or install its boot loader by hand",
+        )
+    return mount.source, layers.kinds
+
+
+def _devices_for_grub(disk: Disk, volume: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Nodes and links of a /dev in which GRUB is installed, with the volume that has /boot (see `run_confined`)."""
+    nodes = {
+        each: each for each in (disk.device, *(part.device for part in disk.partitions)) if each
+    }
+    links = {
+        f"disk/by-{kind}/{name}": f"../../{part.device.removeprefix('/dev/')}"
+        for part in disk.partitions
+        for kind, name in (("uuid", part.content.uuid), ("partuuid", part.uuid.lower()))
+        if part.device and name
+    }
+    name = volume.removeprefix("/dev/")
+    if name.startswith(md.MARK):
+        # It knows arrays by such paths, and follows a link to one (grub-core/osdep/{linux,unix}/getroot.c).
+        return nodes | {f"/dev/md/{name}": volume}, links | {name: f"md/{name}"}
+    return nodes | ({volume: volume} if volume else {}), links
 
 
 def _entry(disk: Disk, esps: tuple[Esp, ...], names: Names, label: str) -> BootEntry:
@@ -192,13 +238,9 @@ def do_boot_work(disk: Disk, root: str, survey: BootSurvey) -> None:
         raise TargetChanged(
             f"{disk.path} is not the disk that was looked at", hint="start again: `etsclone disks`"
         )
-    nodes = [disk.device, *(part.device for part in disk.partitions if part.device)]
-    links = {
-        f"disk/by-{kind}/{name}": f"../../{part.device.removeprefix('/dev/')}"
-        for part in disk.partitions
-        for kind, name in (("uuid", part.content.uuid), ("partuuid", part.uuid.lower()))
-        if part.device and name
-    }
+    # It is mounted anew, under other names than when it was looked at.
+    volume = _below_boot(disk, root)[0] if survey.menu_stays else ""
+    nodes, links = _devices_for_grub(disk, volume)
     for command in survey.commands:
         argv = command.on(disk.device)
         mounts = system_mounts(root)

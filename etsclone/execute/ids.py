@@ -274,7 +274,7 @@ def _make_initramfs(folder: str, work: _Rewritten, disk: Disk, step: Identify) -
     """Have the clone's own programs make its initramfs anew, if one is stale; returns what is left to do by hand."""
     if not work.images:
         return ()
-    devices = [part.device for part in disk.partitions]
+    devices = {part.device: part.device for part in disk.partitions}
     links = {
         f"disk/by-uuid/{step.mapping[part.content.uuid]}": f"../../{part.device.removeprefix('/dev/')}"
         for part in disk.partitions

@@ -33,6 +33,7 @@ _AGAIN = "`etsclone rebuild --bootloader` installs the boot loader again"
 _ENTRY = "give the machine a boot entry (--boot-entry, on that machine), or the disk a fallback loader (--bootloader)"
 
 _PREFIX = re.compile(r"\((?:hd\d+)?,(?:gpt|msdos)(\d+)\)")
+_ARRAY = re.compile(r"\(mduuid/([0-9a-f]{32})\)")
 _IDENTIFIER = re.compile(r"[\"']?([0-9A-Fa-f]+(?:-[0-9A-Fa-f]+)+)")
 
 
@@ -180,6 +181,11 @@ def _troubles_of_core(who: str, core: Core, names: Names) -> Iterator[Finding]:
     if prefix and int(prefix[1]) not in {part.number for part in names.parts}:
         yield Finding(
             f"{who} looks for its files in partition {prefix[1]}, which is not there", _AGAIN
+        )
+    array = _ARRAY.match(core.prefix)
+    if array and array[1] not in {part.content.uuid.replace("-", "") for part in names.parts}:
+        yield Finding(
+            f"{who} looks for its files in the array {array[1]}, which is not on this disk", _AGAIN
         )
 
 

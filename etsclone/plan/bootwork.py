@@ -36,6 +36,17 @@ _HOOKS = b"/etc/initramfs/post-update.d"
 _SETTINGS = b"/etc/initramfs-tools"
 _FOR_THIS_MACHINE = re.compile(rb"^\s*MODULES=[\"']?(dep|list)\b", re.MULTILINE)
 
+_MENU = b"grub.cfg"
+_VOLUMES = frozenset({"linear", "striped"})
+_ARRAY = "md"
+"""Layers that GRUB reads, as `disk.layers` calls them. Device-mapper tells nothing to programs that are confined: to
+grub-install a volume looks like a disk, of which nothing but the UUID of its filesystem is known. An array is known."""
+
+_BY_HAND = (
+    "by hand, without a twin attached: open the volumes under their own names (cryptsetup open, mdadm --assemble,"
+    " vgchange -ay), mount the system at DIR, with /dev, /proc and /sys (mount --rbind), and run grub-install and"
+    " update-grub in it (chroot DIR)"
+)
 
 DISK = "DISK"
 """Stands for the disk's node in a command: an image may have another one when the command is run."""
@@ -78,9 +89,16 @@ def initramfs_work(files: Files, images: Collection[bytes]) -> tuple[BootCommand
 
 
 def loader_work(
-    files: Files, disk: Disk, sector: BootSector, names: Names, esp_folder: str | None
+    files: Files,
+    disk: Disk,
+    sector: BootSector,
+    names: Names,
+    esp_folder: str | None,
+    layers: Collection[str] = (),
 ) -> tuple[BootCommand, ...]:
     """How the boot loader of a system is installed on its disk, for each firmware that disk and system are made for.
+
+    GRUB's menu is made anew only where root and /boot are partitions (`menu_stays`).
 
     Args:
         files: the system.
@@ -88,27 +106,26 @@ def loader_work(
         sector: the boot code that there is.
         names: what the parts of the disk are called.
         esp_folder: where the system has an EFI system partition mounted, as seen from inside; None where it has not.
+        layers: what is between the disk and the filesystem with /boot (`disk.layers`); nothing for a partition.
 
     Raises:
-        BootLoaderRefused: when the system has no GRUB that could be installed on this disk.
+        BootLoaderRefused: when the system has no GRUB that could be installed on this disk, or one that has to be shown
+            what cannot be shown to it.
     """
-    if names.root is None:
-        raise BootLoaderRefused(
-            f"the root of the system on {disk.path} is no plain partition: GRUB would have to see volumes",
-            hint="mount it with `etsclone mount DISK DIR --rw`, and install the boot loader by hand in a chroot",
-        )
     install = next(
         (name for name in ("grub-install", "grub2-install") if _has(files, name.encode())), ""
     )
     kinds = sorted(name.decode("utf-8", "replace") for name in files.names(_GRUB))
+    modules = _modules(files, disk, layers)
     work = []
     grub = b"/boot/grub2" if install.startswith("grub2") else b"/boot/grub"
     if install and _BIOS in kinds and _takes_bios(disk, sector, names):
-        argv: tuple[str, ...] = (install, f"--target={_BIOS}", DISK)
+        argv: tuple[str, ...] = (install, f"--target={_BIOS}", *modules, DISK)
         work.append(BootCommand(argv, "GRUB for BIOS machines", (grub,), code=True))
     for kind in kinds if install and esp_folder else ():
         if kind.endswith("-efi"):
-            argv = (install, f"--target={kind}", f"--efi-directory={esp_folder}", "--no-nvram")
+            place = f"--efi-directory={esp_folder}", "--no-nvram"
+            argv = (install, f"--target={kind}", *modules, *place)
             places = grub, _efi_folder(files, f"{esp_folder}".encode())
             work.append(BootCommand(argv, "GRUB for UEFI machines", places))
             fallback = "the fallback loader of UEFI machines"
@@ -119,7 +136,20 @@ def loader_work(
             hint="it takes grub-install with i386-pc, and a BIOS boot partition where the table is GPT; or with"
             " x86_64-efi, and an EFI system partition that is mounted",
         )
-    return (*work, *_first(files, _MENUS, "GRUB's menu", (grub,)))
+    if not menu_stays(names, layers):
+        return (*work, *_first(files, _MENUS, "GRUB's menu", (grub,)))
+    if _MENU not in files.names(grub):
+        menu = printable(join(grub, _MENU))
+        raise BootLoaderRefused(
+            f"there is no {menu}, and it is made anew only where root and /boot are plain partitions",
+            hint=_BY_HAND,
+        )
+    return tuple(work)
+
+
+def menu_stays(names: Names, layers: Collection[str]) -> bool:
+    """Whether GRUB's menu is left as it is: its programs would name volumes as they are called only here."""
+    return names.root is None or bool(layers)
 
 
 def has_hooks(files: Files) -> bool:
@@ -139,6 +169,26 @@ def code_places(disk: Disk) -> tuple[tuple[int, int], ...]:
         first = min((part.start for part in disk.partitions), default=disk.size)
         cores = [(SECTOR, first - SECTOR)]
     return ((0, CODE), *((start, min(size, MIB)) for start, size in cores if size > 0))
+
+
+def _modules(files: Files, disk: Disk, layers: Collection[str]) -> tuple[str, ...]:
+    """The option with the modules that GRUB needs for what is not shown to it: volumes, and what they lie on.
+
+    Raises:
+        BootLoaderRefused: when a layer cannot be read by GRUB, or not without being shown.
+    """
+    unknown = {*layers} - _VOLUMES - {_ARRAY}
+    if unknown or (_ARRAY in layers and not _has(files, b"mdadm")):
+        what = ", ".join(sorted(unknown)) or "an array of md, and the system has no mdadm"
+        raise BootLoaderRefused(
+            f"/boot of the system on {disk.path} lies on what cannot be shown to GRUB here: {what}",
+            hint=_BY_HAND,
+        )
+    if not _VOLUMES.intersection(layers):
+        return ()
+    table = "gpt" if disk.table is not None and disk.table.label == "gpt" else "msdos"
+    arrays = ("mdraid09", "mdraid1x") if _ARRAY in layers else ()
+    return (f"--modules={' '.join((f'part_{table}', *arrays, 'lvm'))}",)
 
 
 def _takes_bios(disk: Disk, sector: BootSector, names: Names) -> bool:

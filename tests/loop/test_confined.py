@@ -42,17 +42,17 @@ def run(
     root: Path,
     script: str,
     *,
-    devices: tuple[str, ...] = (),
+    devices: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
     seconds: float = 60,
 ) -> Ended:
     argv = ("sh", "-c", script)
-    return run_confined(str(root), argv, devices=devices, links=links or {}, seconds=seconds)
+    return run_confined(str(root), argv, devices=devices or {}, links=links or {}, seconds=seconds)
 
 
 def test_status_and_last_words_come_back(root: Path) -> None:
     assert run(root, "echo out; echo err >&2; exit 3") == Ended(3, "out\nerr\n")
-    assert run_confined(str(root), ["nothing"], devices=(), links={}, seconds=60) == Ended(
+    assert run_confined(str(root), ["nothing"], devices={}, links={}, seconds=60) == Ended(
         127, "nothing is not installed in the clone\n"
     )
     long = run(root, "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done")
@@ -79,12 +79,12 @@ def test_it_has_the_devices_that_it_was_given(root: Path) -> None:
     assert run(root, "ls /dev").said.split() == plain
     given = "/dev/loop-control"
     script, links = (
-        "ls /dev /dev/disk/by-uuid; echo x > /dev/null",
+        "ls /dev /dev/disk/by-uuid /dev/x; echo x > /dev/null",
         {"disk/by-uuid/a": "../../null"},
     )
-    found = run(root, script, devices=(given,), links=links)
+    found = run(root, script, devices={given: given, "/dev/x/renamed": given}, links=links)
     assert found.status == 0
-    assert {"loop-control", "a"} <= set(found.said.split())
+    assert {"loop-control", "renamed", "a"} <= set(found.said.split())
     assert not list((root / "dev").iterdir())
 
 
@@ -149,7 +149,7 @@ def test_what_does_not_end_is_ended(root: Path) -> None:
 def test_it_ends_with_the_one_who_started_it(root: Path) -> None:
     code = (
         "from etsclone.boot.confined import run_confined\n"
-        f"run_confined({str(root)!r}, ['sleep', '5373'], devices=(), links={{}}, seconds=600)\n"
+        f"run_confined({str(root)!r}, ['sleep', '5373'], devices={{}}, links={{}}, seconds=600)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code])
     for _ in range(600):
@@ -173,5 +173,5 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(tmp_path: Path) -> None
     outside.mkdir()
     (root / "dev").symlink_to(outside)
     with pytest.raises(EtscloneError, match="/dev is no folder"):
-        run(root, "true", devices=("/dev/null",))
+        run(root, "true", devices={"/dev/null": "/dev/null"})
     assert not os.listdir(outside)

@@ -15,10 +15,12 @@ from etsclone.units import KIB, MIB
 
 MENU = (Path(__file__).parent / "samples" / "debian12-grub.cfg").read_text()
 ROOT = "11111111-2222-4333-8444-555555555555"
+ARRAY = "8da31b10-50bb-4a5c-9d93-5b5f1d4e7c21"
 LOST = "99999999-2222-4333-8444-555555555555"
 PARTS = (
     Partition(1, "", MIB, MIB, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", content=Content("vfat", "ABCD-1234")),
     Partition(2, "", 2 * MIB, MIB, "0FC63DAF-8483-4772-8E79-3D69D8477DE4", content=Content("ext4", ROOT)),
+    Partition(3, "", 3 * MIB, MIB, "A19D880F-05FC-4D3B-A006-743F0F84911E", content=Content("linux_raid_member", ARRAY)),
 )  # fmt: skip
 NAMES = Names(PARTS)
 NO_CODE = BootSector(code=False)
@@ -50,6 +52,7 @@ SHIM = program("/EFI/BOOT/bootx64.efi", "shim")
         Core("(,gpt2)/boot/grub", ""),
         Core("(hd0,msdos1)/boot/grub", ""),
         Core("(lvmid/abc/def)/boot/grub", ""),
+        Core(f"(mduuid/{ARRAY.replace('-', '')})/boot/grub", ""),
         Core("($root)/boot/grub", menu(ROOT)),
         Core("($root)/boot/grub", f"search --no-floppy --fs-uuid --set=root {ROOT.upper()}\n"),
     ],
@@ -67,6 +70,10 @@ def test_a_core_that_looks_on_this_disk_boots_by_bios(core: Core) -> None:
         (NO_CODE, "neither boot code in the first sector nor an EFI system partition"),
         (grub(None), "looks for its core in bytes 1048576 to 1049088, where there is none"),
         (grub(Core("(,gpt7)/boot/grub", "")), "partition 7, which is not there"),
+        (
+            grub(Core(f"(mduuid/{'9' * 32})/boot/grub", "")),
+            f"the array {'9' * 32}, which is not on",
+        ),
         (grub(Core("($root)/boot/grub", menu(LOST))), f"the filesystem {LOST}, which is not on"),
         (
             grub(Core("x", f"search --fs-uuid --set=root --hint='hd0,gpt2'  {LOST}\n")),

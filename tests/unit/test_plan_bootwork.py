@@ -11,7 +11,14 @@ from etsclone.errors import BootLoaderRefused
 from etsclone.model.boot import BootSector, EfiProgram, Esp, Names
 from etsclone.model.disk import Disk, DiskIdentity, Partition, PartitionTable
 from etsclone.plan.bootentries import BootEntry, boot_entry
-from etsclone.plan.bootwork import DISK, code_places, has_hooks, initramfs_work, loader_work
+from etsclone.plan.bootwork import (
+    DISK,
+    code_places,
+    has_hooks,
+    initramfs_work,
+    loader_work,
+    menu_stays,
+)
 from etsclone.units import MIB
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -162,10 +169,63 @@ def test_none_is_made_for_the_machine_at_hand(path: str, text: str, runs: int) -
     assert len(initramfs_work(files, [])) == runs
 
 
-def test_a_root_on_volumes_is_refused() -> None:
-    names = Names((BIOS_BOOT,))
-    with pytest.raises(BootLoaderRefused, match="no plain partition"):
-        loader_work(system(*grub("i386-pc")), disk(BIOS_BOOT), NO_CODE, names, None)
+ON_VOLUMES = (*grub("i386-pc"), "/boot/grub/grub.cfg", "/usr/sbin/mdadm")
+
+
+def work_on(
+    layers: set[str], files: Tree, target: Disk, esp_folder: str | None = None
+) -> list[tuple[str, ...]]:
+    """The work where the root lies on layers above partitions of the disk."""
+    names = Names(target.partitions)
+    made = loader_work(files, target, CODE, names, esp_folder, frozenset(layers))
+    return [each.argv for each in made]
+
+
+def test_a_root_on_volumes_keeps_its_menu() -> None:
+    files, target = system(*ON_VOLUMES), disk(BIOS_BOOT, ROOT)
+    assert work_on(set(), files, target) == [BIOS]
+    assert menu_stays(Names(target.partitions), ())
+    assert menu_stays(NAMES, {"linear"})
+    assert not menu_stays(NAMES, ())
+
+
+@pytest.mark.parametrize(
+    ("layers", "label", "modules"),
+    [
+        ({"linear"}, "gpt", ("--modules=part_gpt lvm",)),
+        ({"striped"}, "dos", ("--modules=part_msdos lvm",)),
+        ({"linear", "md"}, "gpt", ("--modules=part_gpt mdraid09 mdraid1x lvm",)),
+        ({"md"}, "gpt", ()),
+    ],
+)
+def test_what_is_not_shown_to_grub_is_named_to_it(
+    layers: set[str], label: str, modules: tuple[str, ...]
+) -> None:
+    target = disk(BIOS_BOOT, ROOT, label=label)
+    (made,) = work_on(layers, system(*ON_VOLUMES), target)
+    assert made == ("grub-install", "--target=i386-pc", *modules, DISK)
+    files = system(*grub("x86_64-efi"), *ON_VOLUMES[-2:])
+    made, removable = work_on(layers, files, disk(ESP, ROOT, label=label), "/boot/efi")
+    assert made == ("grub-install", "--target=x86_64-efi", *modules, *UEFI[2:])
+    assert removable == (*made, "--removable")
+
+
+@pytest.mark.parametrize(
+    ("layers", "lacking", "words"),
+    [
+        ({"linear", "crypt"}, "", "shown to GRUB here: crypt"),
+        ({"thin", "thin-pool"}, "", "shown to GRUB here: thin, thin-pool"),
+        ({"md"}, "/usr/sbin/mdadm", "the system has no mdadm"),
+        (set(), "/boot/grub/grub.cfg", "there is no /boot/grub/grub.cfg"),
+    ],
+)
+def test_what_cannot_be_shown_to_grub_is_refused(
+    layers: set[str], lacking: str, words: str
+) -> None:
+    files = system(*(path for path in ON_VOLUMES if path != lacking))
+    with pytest.raises(BootLoaderRefused, match=words) as refused:
+        work_on(layers, files, disk(BIOS_BOOT, ROOT))
+    assert "grub-install" in (refused.value.hint or "")
 
 
 def test_a_command_names_the_disk_of_the_moment() -> None:
