@@ -53,15 +53,14 @@ def verdicts(server: Pair) -> tuple[int, dict[str, str]]:
     etsclone(*words, "--disk", server.disk("primary"))
     argv = [
         "rebuild",
-        server.disk("primary"),
+        str(server.disk("primary")),
         "--store",
-        server.store,
+        str(server.store),
         "--role",
         "primary",
-        "--json",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "etsclone", *argv, "--trust", server.trust, "--yes"],
+        [sys.executable, "-m", "etsclone", *argv, "--trust", server.trust, "--yes", "--json"],
         stdout=subprocess.PIPE,
         check=False,
     )
