@@ -12,9 +12,14 @@ PORT = Path("/dev/virtio-ports/etsclone")
 def main() -> None:
     """Serve until the port is closed."""
     with PORT.open("r+b", buffering=0) as port:  # which only one may open, and only once
-        port.write(b'{"code": 0, "output": "ready"}\n')
+        answers = io.BufferedWriter(
+            port
+        )  # the port itself takes 32 KiB at a time, and leaves the rest
+        answers.write(b'{"code": 0, "output": "ready"}\n')
+        answers.flush()
         for line in io.BufferedReader(port):
-            port.write(json.dumps(run(json.loads(line))).encode() + b"\n")
+            answers.write(json.dumps(run(json.loads(line))).encode() + b"\n")
+            answers.flush()
 
 
 def run(script: str) -> dict[str, object]:
