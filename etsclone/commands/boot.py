@@ -116,7 +116,13 @@ def seen_to_boot(
             hint=_why(now),
         )
     if now:
-        now = replace(now, commands=survey.commands, entry=survey.entry, keep=survey.keep)
+        now = replace(
+            now,
+            commands=survey.commands,
+            entry=survey.entry,
+            keep=survey.keep,
+            menu_stays=survey.menu_stays,
+        )
     return now, trouble
 
 
