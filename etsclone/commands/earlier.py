@@ -42,10 +42,7 @@ def earlier_clone(
         FormatError: when the mapfile is none.
     """
     if mode is CopyMode.NEW:
-        if map_path is not None:
-            record_of(
-                target.identity, map_path
-            )  # what is wrong with it is told before anything is written
+        record_of(target.identity, map_path)  # no folder for a map is told before anything is made
         return EarlierClone(mode, left=_is_left(source, target, map_path))
     if not target.exists:
         raise TargetRefused(

@@ -124,6 +124,7 @@ class _Clone:
             path = self.plan.target.path
             identity = image_identity(path) if is_image(path) else self.plan.target.identity
             self._record = record_of(identity, self.map_path)
+            self._record.make_folder()
             self.shown.mapfile = self._record.map_path
         return self._record
 

@@ -108,6 +108,7 @@ def _run(step: FitStep, fit: _Fit) -> None:
 def _forget_earlier(plan: FitPlan) -> None:
     """What the record of an earlier clone vouches for is no longer there."""
     record = record_of(plan.target.identity)
+    record.make_folder()
     record.save_map(CopyState(plan.source.size).mapfile().text())
     target = plan.target.identity
     record.save(CloneFacts(plan.source.identity, target, plan.fingerprint, finished=False))

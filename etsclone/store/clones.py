@@ -42,6 +42,21 @@ class CloneRecord:
     digests_path: Path
     facts_path: Path
 
+    def make_folder(self) -> None:
+        """Make the folder that the files are kept in, unless it is there.
+
+        Raises:
+            EtscloneError: when it cannot be made.
+        """
+        folder = self.map_path.absolute().parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EtscloneError(
+                f"cannot make {folder}: {error.strerror}",
+                hint="set ETSCLONE_STATE to a folder that can be written, or give --map",
+            ) from error
+
     def load(self) -> CloneFacts | None:
         """What the record says; None when there is none.
 
@@ -86,7 +101,6 @@ def record_of(target: DiskIdentity, map_path: Path | None = None) -> CloneRecord
 
     Raises:
         UsageError: when the folder of `map_path` does not exist.
-        EtscloneError: when the default one cannot be made.
     """
     if map_path is not None:
         if not map_path.absolute().parent.is_dir():
@@ -96,13 +110,6 @@ def record_of(target: DiskIdentity, map_path: Path | None = None) -> CloneRecord
             )
         return CloneRecord(map_path, Path(f"{map_path}.digests"), Path(f"{map_path}.json"))
     folder = state_folder() / "clones" / _key(target)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise EtscloneError(
-            f"cannot make {folder}: {error.strerror}",
-            hint="set ETSCLONE_STATE to a folder that can be written, or give --map",
-        ) from error
     return CloneRecord(folder / "map", folder / "digests", folder / "clone.json")
 
 
